@@ -1,4 +1,4 @@
-//! Quantizing the input of a product with packed weights.
+//! Quantization of the input of a product with packed weights.
 
 use super::runner::Runner;
 use super::tensor::{Buffer, CpuTensor};
@@ -9,7 +9,7 @@ use crate::threads::SharedMut;
 /// The input of a product, `[rows, k]`.
 pub(super) struct Input<'a> {
     pub(super) x: &'a CpuTensor,
-    /// Rows are normed first where a norm is given, without going through memory between.
+    /// If a norm is given, rows are normed first; the normed rows are not written to memory.
     pub(super) norm: Option<Norm<'a, Vec<f32>>>,
 }
 

@@ -1,4 +1,4 @@
-//! Attention over the KV cache (causal) and within image tiles (full): how it is cut into tasks.
+//! Cuts attention over the KV cache (causal) and within image tiles (full) into tasks.
 
 use super::batch::CpuBatch;
 use super::cut::{Cut, Part, SplitRow};
@@ -13,7 +13,7 @@ use crate::threads::SharedMut;
 use crate::{FullAttention, Heads, KV_BLOCK_TOKENS, KvFormat, KvLayout, Precision};
 use half::bf16;
 
-/// One head of a sequence's cached keys and values.
+/// One head of the cached keys and values of a sequence.
 struct Cached<'a> {
     pool: &'a CpuKvPool,
     blocks: &'a [u32],
@@ -102,7 +102,7 @@ impl Runner {
         let cut = Cut::new(batch, query, self.threads());
         let mut scratch = self.scratch();
         let chunk_len = flash::chunk_len(dim);
-        // for all tokens a sequence may come to have, as with `reserve_work`
+        // sized for all tokens that the sequences may come to have, as with `reserve_work`
         let chunks = scratch.chunks.take::<f32>(cut.parts_max() * query * chunk_len);
         let (chunks, out) = (SharedMut::new(chunks), SharedMut::new(out.values_mut()));
         self.pool.run(cut.parts() * query, |task, thread| {
@@ -148,7 +148,7 @@ impl Runner {
         });
     }
 
-    /// One task per row and query head.
+    /// Runs one task per row and query head.
     fn causal_singly(&self, causal: &Causal<'_>, out: &mut CpuTensor) {
         let Causal { qkv, layer, batch, pool } = *causal;
         let Heads { query, key_value, dim } = pool.layout().heads;
@@ -156,7 +156,7 @@ impl Runner {
             KvFormat::F32 => false,
             KvFormat::Bf16 | KvFormat::Q8 => true,
         };
-        // for all tokens a sequence may come to have: its next one must not need more
+        // sized for all tokens that the sequences may come to have: their next token must not need more
         let tokens_max = batch.spans().map(|span| span.blocks.len()).max().unwrap_or(0) * KV_BLOCK_TOKENS;
         self.reserve_work::<f32>(Seen::scratch(dim, tokens_max));
         let out = SharedMut::new(out.values_mut());
@@ -198,7 +198,7 @@ impl Runner {
         }
     }
 
-    /// One task per group and head: keys and values become panels in the thread's scratch.
+    /// Runs one task per group and head. Keys and values are stored as panels in the thread's scratch.
     fn full_flash(
         &self,
         kernel: &FlashKernel,
@@ -216,7 +216,7 @@ impl Runner {
             let mut scratch = self.thread_scratch(thread);
             let ThreadScratch { panels, work } = &mut *scratch;
             let panels = panels.take::<u8>(group.div_ceil(KV_BLOCK_TOKENS) * 2 * head_shape.panel_bytes());
-            // Weights of zero multiply what lies beyond the last row, so it must be a finite number.
+            // weights of zero multiply the values past the last row, which must therefore be finite
             let end = panels.len();
             panels[end - 2 * head_shape.panel_bytes()..].fill(0);
             let blocks = panels.chunks_exact_mut(2 * head_shape.panel_bytes());
@@ -256,7 +256,7 @@ impl Runner {
         });
     }
 
-    /// One task per row and head.
+    /// Runs one task per row and head.
     fn full_singly(&self, qkv: [&CpuTensor; 3], shape: FullAttention, out: &mut CpuTensor) {
         let FullAttention { group, heads, precision } = shape;
         let (query, dim) = (heads.query, heads.dim);

@@ -1,21 +1,22 @@
-//! Whose rows a batch has, and which blocks of the KV cache they go to: worked out once a step, for all layers.
+//! Which rows of a batch belong to which sequence, and which blocks of the KV cache they go to. Computed once per
+//! step, for all layers.
 
 use crate::{KV_BLOCK_TOKENS, Span};
 use std::ops::Range;
 
-/// The rows and block tables of a step's sequences, [`Backend::Batch`](crate::Backend::Batch) of the CPU. Memory is
-/// kept from step to step.
+/// The rows and block tables of a step's sequences: the [`Backend::Batch`](crate::Backend::Batch) of the CPU. Memory
+/// is kept from step to step.
 #[derive(Debug, Default)]
 pub struct CpuBatch {
     sequences: Vec<Sequence>,
-    /// The block tables, one after the other.
+    /// The block tables, one after another.
     blocks: Vec<u32>,
     written: Vec<BlockRows>,
     /// The blocks of `written`, sorted.
     sorted: Vec<u32>,
 }
 
-/// One span, with its block table within the batch's.
+/// One span, with the range of its block table within that of the batch.
 #[derive(Clone, Debug)]
 struct Sequence {
     rows: Range<usize>,
@@ -23,7 +24,7 @@ struct Sequence {
     blocks: Range<usize>,
 }
 
-/// The tokens of one span that lie in one block.
+/// The tokens of one span that are in one block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct BlockRows {
     /// Number of the block in the pool.
@@ -35,10 +36,10 @@ pub(super) struct BlockRows {
 }
 
 impl CpuBatch {
-    /// Makes this the batch of `spans`.
+    /// Sets this batch to `spans`.
     ///
     /// # Panics
-    /// If spans share rows or are not in order, or if two of them would write one block.
+    /// If spans share rows or are not in order, or if two of them would write to the same block.
     pub(crate) fn set(&mut self, spans: &[Span<'_>]) {
         assert!(
             spans.is_sorted_by(|a, b| a.rows.end <= b.rows.start),
@@ -61,17 +62,17 @@ impl CpuBatch {
         assert!(distinct, "a block stands twice among those that a batch writes");
     }
 
-    /// The spans.
+    /// Returns the spans.
     pub(super) fn spans(&self) -> impl Iterator<Item = Span<'_>> {
         self.sequences.iter().map(|sequence| self.span(sequence))
     }
 
-    /// Where the rows' keys and values are stored; the blocks are distinct.
+    /// Returns where the keys and values of the rows are stored; the blocks are distinct.
     pub(super) fn written(&self) -> &[BlockRows] {
         &self.written
     }
 
-    /// The span that row `row` belongs to.
+    /// Returns the span that row `row` belongs to.
     pub(super) fn span_of(&self, row: usize) -> Option<Span<'_>> {
         let index = self.sequences.partition_point(|sequence| sequence.rows.end <= row);
         let sequence = self.sequences.get(index)?;
@@ -84,7 +85,7 @@ impl CpuBatch {
     }
 }
 
-/// The blocks that the rows of `span` touch, in order.
+/// Returns the blocks that the rows of `span` touch, in order.
 fn block_rows(span: &Span<'_>) -> impl Iterator<Item = BlockRows> {
     let (past, end) = (span.past, span.past + span.rows.len());
     let touched = past / KV_BLOCK_TOKENS..end.div_ceil(KV_BLOCK_TOKENS);
@@ -109,7 +110,7 @@ mod tests {
             Span { rows: 72..72, past: 0, blocks: &[7] },
         ];
         let mut batch = CpuBatch::default();
-        // what an earlier batch leaves is forgotten
+        // nothing of an earlier batch remains
         for _ in 0..2 {
             batch.set(&spans);
             let part = |block, token, rows| BlockRows { block, token, rows };

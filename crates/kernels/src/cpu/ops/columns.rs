@@ -8,11 +8,11 @@ use std::ops::Range;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Part {
     pub(super) panel: usize,
-    /// Within the panel.
+    /// Columns within the panel.
     pub(super) columns: Range<usize>,
 }
 
-/// The panels behind the weight rows `rows`.
+/// Returns the panels that contain the weight rows `rows`.
 fn parts_of(rows: &Range<usize>) -> impl Iterator<Item = Part> {
     let Range { start, end } = *rows;
     (start / PANEL..end.div_ceil(PANEL)).map(move |panel| {
@@ -21,12 +21,13 @@ fn parts_of(rows: &Range<usize>) -> impl Iterator<Item = Part> {
     })
 }
 
-/// Columns that a task computes at most: a group, where they are quantized.
+/// Maximum number of columns that a task computes: a group, if they are quantized.
 pub(super) const WIDTH_MAX: usize = GROUP;
-/// Panels that a task needs at most: two of gate, and up touches a third where `n/2` is no multiple of 64.
+/// Maximum number of panels that a task needs: two for gate, and three for up if `n/2` is not a multiple of 64.
 pub(super) const PARTS_MAX: usize = 2 * WIDTH_MAX / PANEL + 1;
 
-/// What one task computes: up to 64 or 128 columns of `out`, from as many panels, or from those of gate and up.
+/// What one task computes: up to 64 or 128 columns of `out`, from the panels of those columns, or of their gate and
+/// up rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Columns {
     pub(super) out: Range<usize>,
@@ -35,7 +36,7 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    /// The columns of task `task` of a product with `n` weight rows, cut into tasks of `width` columns.
+    /// Returns the columns of task `task` of a product with `n` weight rows, cut into tasks of `width` columns.
     pub(super) fn new(n: usize, epilogue: Epilogue, width: usize, task: usize) -> Self {
         let cols = epilogue.out_cols(n);
         let out = task * width..cols.min((task + 1) * width);
@@ -52,18 +53,18 @@ impl Columns {
         &self.parts[..self.count]
     }
 
-    /// Where row `row` of an output of `cols` columns has them.
+    /// Returns the range of the columns in row `row` of an output of `cols` columns.
     pub(super) fn of_row(&self, row: usize, cols: usize) -> Range<usize> {
         row * cols + self.out.start..row * cols + self.out.end
     }
 
-    /// Whether the parts' columns follow each other in `[parts * 64]` sums as they do in the output.
+    /// Returns whether the parts' columns are contiguous in `[parts * 64]` sums, as they are in the output.
     pub(super) fn are_gapless(&self) -> bool {
         let (last, first) = self.parts().split_last().expect("a task has a part");
         last.columns.start == 0 && first.iter().all(|part| part.columns == (0..PANEL))
     }
 
-    /// The wanted columns out of a row of sums, `[parts * 64]`.
+    /// Copies the task's columns from a row of sums, `[parts * 64]`.
     pub(super) fn join<'a>(&self, sums: &[f32], out: &'a mut [f32; 2 * WIDTH_MAX]) -> &'a [f32] {
         let mut width = 0;
         for (part, sums) in self.parts().iter().zip(sums.chunks_exact(PANEL)) {

@@ -1,5 +1,5 @@
-//! How the causal attention of a batch is cut into tasks of one head: rows by [`TASK_ROWS`], and single rows by chunks of
-//! keys where the heads alone do not feed the threads. What a task computes depends on neither.
+//! How the causal attention of a batch is cut into tasks of one head. Rows are cut by [`TASK_ROWS`]; single rows are
+//! cut by chunks of keys if the heads alone do not feed the threads. The results do not depend on the cut.
 
 use super::batch::CpuBatch;
 use super::flash::TASK_ROWS;
@@ -7,22 +7,22 @@ use crate::cpu::table::attention::CHUNK_KEYS;
 use crate::{KV_BLOCK_TOKENS, Span};
 use std::ops::Range;
 
-/// Tasks that each thread should have at least: with four, a thread that falls behind leaves work to the others.
+/// Minimum number of tasks per thread: with four, a thread that falls behind leaves work to the others.
 const TASKS_PER_THREAD: usize = 4;
 
-/// A batch and whether keys are split.
+/// A batch, and whether the keys of single rows are split.
 #[derive(Clone, Copy)]
 pub(super) struct Cut<'a> {
     batch: &'a CpuBatch,
     split: bool,
 }
 
-/// What a task of each head does.
+/// What a task computes for each head.
 pub(super) struct Part<'a> {
     pub(super) span: Span<'a>,
     /// Rows of the batch.
     pub(super) rows: Range<usize>,
-    /// The chunk of the keys, if not all.
+    /// The chunk of the keys; `None` for all keys.
     pub(super) chunk: Option<usize>,
 }
 
@@ -31,17 +31,17 @@ pub(super) struct Part<'a> {
 pub(super) struct SplitRow {
     /// Row of the batch.
     pub(super) row: usize,
-    /// The parts that its chunks are, in their order.
+    /// The parts that compute its chunks, in the order of the chunks.
     pub(super) parts: Range<usize>,
 }
 
 impl<'a> Cut<'a> {
-    /// The attention of `batch`, of `heads` query heads, on `threads` threads.
+    /// Cuts the attention of `batch`, with `heads` query heads, for `threads` threads.
     pub(super) fn new(batch: &'a CpuBatch, heads: usize, threads: usize) -> Self {
         Self { batch, split: heads < TASKS_PER_THREAD * threads }
     }
 
-    /// Chunks into which the keys of a span are split; 1 where they are not.
+    /// Returns the number of chunks into which the keys of a span are split; 1 if they are not split.
     fn chunks(self, span: &Span<'_>, tokens: usize) -> usize {
         if self.split && span.rows.len() == 1 { tokens.div_ceil(CHUNK_KEYS) } else { 1 }
     }
@@ -53,12 +53,13 @@ impl<'a> Cut<'a> {
         }
     }
 
-    /// Number of parts.
+    /// Returns the number of parts.
     pub(super) fn parts(self) -> usize {
         self.batch.spans().map(|span| self.parts_of(&span)).sum()
     }
 
-    /// The most parts that there are once every sequence has all the tokens for which it has blocks; 0 where none is split.
+    /// Returns the maximum number of parts, reached once every sequence has all the tokens for which it has blocks; 0
+    /// if no keys are ever split.
     pub(super) fn parts_max(self) -> usize {
         let tokens_max = |span: &Span<'_>| span.blocks.len() * KV_BLOCK_TOKENS;
         if self.batch.spans().all(|span| self.chunks(&span, tokens_max(&span)) == 1) {
@@ -68,7 +69,7 @@ impl<'a> Cut<'a> {
         self.batch.spans().map(parts).sum()
     }
 
-    /// Part `i`. The last rows of a span, which see most keys, come first.
+    /// Returns part `i`. The last rows of a span, which see the most keys, come first.
     pub(super) fn part(self, i: usize) -> Part<'a> {
         let mut first = 0;
         for span in self.batch.spans() {
@@ -87,7 +88,7 @@ impl<'a> Cut<'a> {
         panic!("part {i} past the last of the spans");
     }
 
-    /// The rows whose keys are split.
+    /// Returns the rows whose keys are split.
     pub(super) fn split_rows(self) -> impl Iterator<Item = SplitRow> + use<'a> {
         let mut first = 0;
         self.batch.spans().filter_map(move |span| {
@@ -124,7 +125,7 @@ mod tests {
         }
     }
 
-    /// Spans of one row each after `past` tokens.
+    /// Returns spans of one row each after `past` tokens.
     fn decoding<'a>(past: &[usize], blocks: &'a [u32]) -> Vec<Span<'a>> {
         let of = |past: &usize| (past / KV_BLOCK_TOKENS + 1).min(blocks.len());
         let starts = past.iter().scan(0, |start, past| {
@@ -143,7 +144,7 @@ mod tests {
     fn keys_are_split_where_heads_do_not_feed_the_threads() {
         let blocks: Vec<u32> = (0..4096).collect();
         let deep = 16 * 1024 - 1;
-        // sequences, threads, tasks of 32 heads
+        // past tokens of the sequences, threads, tasks of 32 heads
         for (past, threads, tasks) in [
             (vec![deep], 2, 32),
             (vec![deep], 8, 32),

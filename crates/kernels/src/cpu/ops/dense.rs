@@ -1,8 +1,8 @@
 //! Dense weights, and the panels that a product with them is cut into.
 //!
 //! Weights stay where they are mapped, row-major. A task computes a *panel*: up to 64 output columns. For
-//! [`Epilogue::SiluMul`] a panel is 32 gate rows and the 32 up rows that belong to them, so that their product can be
-//! taken while both are at hand.
+//! [`Epilogue::SiluMul`] a panel is 32 gate rows and the 32 up rows that belong to them, so that the task has both
+//! factors of their product.
 
 use crate::cpu::table::dense::WeightRows;
 use crate::{BackendError, Bytes, DenseFormat, Epilogue, Format, MatrixSource, Precision};
@@ -33,13 +33,13 @@ impl Dense {
         Ok(Self { bytes, format, precision, n, k, bias })
     }
 
-    /// The weight rows `range`.
+    /// Returns the weight rows `range`.
     pub(crate) fn rows(&self, range: Range<usize>) -> WeightRows<'_> {
         let end = range.end;
         WeightRows { bytes: &self.bytes, format: self.format, k: self.k, runs: [range, end..end] }
     }
 
-    /// `[n]`
+    /// Returns the bias, `[n]`, if there is one.
     pub(crate) fn bias(&self) -> Option<&[f32]> {
         self.bias.as_deref()
     }
@@ -49,16 +49,16 @@ impl Dense {
     }
 }
 
-/// Output columns one task computes.
+/// Output columns that one task computes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Panel {
-    /// Weight rows: one run, or gate and up.
+    /// Weight rows: one run, or gate rows and up rows.
     pub(crate) rows: [Range<usize>; 2],
     /// Columns of `out`.
     pub(crate) out: Range<usize>,
 }
 
-/// How a product's `n` weight rows are cut into panels.
+/// How the `n` weight rows of a product are cut into panels.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Panels {
     n: usize,
@@ -75,7 +75,7 @@ impl Panels {
         Self { n, width, epilogue }
     }
 
-    /// Columns of `out`.
+    /// Returns the number of columns of `out`.
     pub(crate) fn out_cols(&self) -> usize {
         self.epilogue.out_cols(self.n)
     }
@@ -84,12 +84,12 @@ impl Panels {
         self.epilogue.out_cols(self.width)
     }
 
-    /// Number of panels.
+    /// Returns the number of panels.
     pub(crate) fn count(&self) -> usize {
         self.out_cols().div_ceil(self.out_width())
     }
 
-    /// Panel `i`.
+    /// Returns panel `i`.
     pub(crate) fn panel(&self, i: usize) -> Panel {
         let (start, cols) = (i * self.out_width(), self.out_cols());
         let out = start..cols.min(start + self.out_width());
@@ -98,7 +98,7 @@ impl Panels {
     }
 }
 
-/// The panel's bias, zeros where there is none.
+/// Copies the panel's bias; zeros if there is none.
 pub(crate) fn panel_bias<'a>(bias: Option<&[f32]>, panel: &Panel, out: &'a mut [f32; PANEL]) -> &'a [f32] {
     let mut at = 0;
     for run in panel.rows.clone() {

@@ -1,8 +1,9 @@
 //! Matrix products of many rows, in blocks that stay in cache (Goto & van de Geijn 2008).
 //!
-//! Everything is counted in 32-bit *words*: one f32, or a pair of bf16. The input is packed once per call, in tiles of
-//! a few rows, in the order that the kernel wants. A task is one panel of 64 output columns for one block of rows: it packs the panel's
-//! weights, block by block along K, into its thread's scratch, and sweeps the tiles of its rows over each.
+//! All sizes are counted in 32-bit *words*: one f32, or a pair of bf16. The input is packed once per call, in tiles
+//! of a few rows, in the order that the kernel reads. A task is one panel of 64 output columns for one block of rows.
+//! It packs the panel's weights, block by block along K, into its thread's scratch, and sweeps the tiles of its rows
+//! over each block.
 //!
 //! Invariant: K is always cut at the same places, so a row's result does not depend on the other rows.
 
@@ -14,37 +15,38 @@ use crate::cpu::table::dense::GemmKernel;
 use crate::threads::SharedMut;
 use std::ops::Range;
 
-/// Words of K in a panel's block: 1536 words x 64 columns x 4 bytes = 393 KB, under half of an L2 of 1 MB, the rest of
-/// which streams the tiles and sums.
+/// Words of K in a panel's block: 1536 words x 64 columns x 4 bytes = 393 KB, less than half of an L2 cache of 1 MB.
+/// The tiles and sums stream through the rest.
 const BLOCK_WORDS: usize = 1536;
 
-/// Words of K that kernels may take together: blocks but the last are multiples of it.
+/// Words of K that kernels may take together: all blocks except the last are multiples of it.
 const WORDS_STEP: usize = 16;
 
-/// Packed input that one block of rows may take: 8 MB stay in an L3 of 16 MB while the panels pass.
+/// Maximum bytes of packed input of a block of rows: 8 MB stay in an L3 cache of 16 MB while the panels pass.
 const BLOCK_BYTES: usize = 8 << 20;
 
-/// Fewest rows of a block, so that packing a panel (about 20 times the cost of one row of it) stays small beside it.
+/// Minimum number of rows of a block, so that packing a panel, which costs about as much as 20 rows, is a small part
+/// of the work.
 const BLOCK_ROWS_MIN: usize = 192;
 
-/// Most rows that are better streamed (see `linear.rs`) than packed.
+/// Maximum number of rows for which streaming (see `linear.rs`) is better than packing.
 pub(crate) const STREAMED_ROWS_MAX: usize = 16;
 
 /// How a product is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
     tiles: usize,
-    /// Tiles of a block of rows.
+    /// Tiles per block of rows.
     block_tiles: usize,
     words: usize,
-    /// Words of a block of K.
+    /// Words per block of K.
     block_words: usize,
     panels: usize,
 }
 
 impl Plan {
-    /// The cut of a product of `m` rows and `words` words of K by tiles of `tile_rows` rows: as few blocks of rows as
-    /// the cache allows, or as many as give every thread three tasks.
+    /// Plans a product of `m` rows and `words` words of K in tiles of `tile_rows` rows: as few blocks of rows as the
+    /// cache allows, or enough to give every thread three tasks.
     pub(crate) fn new(m: usize, words: usize, tile_rows: usize, panels: usize, threads: usize) -> Self {
         let tiles = m.div_ceil(tile_rows);
         let cached = (BLOCK_BYTES / (4 * words * tile_rows)).max(1);
@@ -60,19 +62,20 @@ impl Plan {
         self.panels * self.tiles.div_ceil(self.block_tiles)
     }
 
-    /// Panel and tiles of a task. Panels pass by while a block of rows stays in cache.
+    /// Returns the panel and the tiles of a task. Consecutive tasks change the panel while a block of rows stays in
+    /// cache.
     fn task(&self, i: usize) -> (usize, Range<usize>) {
         let first = i / self.panels * self.block_tiles;
         (i % self.panels, first..self.tiles.min(first + self.block_tiles))
     }
 
-    /// Rows of sums that must be kept between blocks of K, in tiles.
+    /// Returns the number of tiles whose sums must be kept between blocks of K.
     fn kept_tiles(&self) -> usize {
         if self.block_words < self.words { self.block_tiles } else { 1 }
     }
 }
 
-/// One call's constants.
+/// The constants of one call.
 struct Product<'a> {
     kernel: &'a GemmKernel,
     plan: Plan,
@@ -85,14 +88,14 @@ struct Product<'a> {
     shape: (usize, usize),
 }
 
-/// Where a panel's sums go, and what is added to them.
+/// Where a panel's sums go, and the bias added to them.
 struct PanelOut<'a> {
     columns: &'a Range<usize>,
-    bias: &'a [f32], // one per row of weights, [up to 64]
+    bias: &'a [f32], // one per weight row, [up to 64]
 }
 
 impl Runner {
-    /// See the module's introduction.
+    /// Computes a product of many rows, see the [module documentation](self).
     pub(super) fn gemm(
         &self,
         kernel: &GemmKernel,
@@ -115,7 +118,7 @@ impl Runner {
         });
     }
 
-    /// `x` in tiles of `words * rows` words each.
+    /// Packs `x` in tiles of `words * rows` words each.
     fn pack_input<'a>(
         &self,
         kernel: &GemmKernel,
@@ -230,7 +233,7 @@ mod tests {
 
     #[test]
     fn blocks_fit_the_caches() {
-        // 2048 rows of 3072 bf16 are 12.6 MB: two blocks; K stays whole
+        // 2048 rows of 3072 bf16 are 12.6 MB: two blocks; K is not cut
         let plan = check(2048, 1536, 144, 2);
         assert_eq!((plan.block_tiles, plan.block_words), (171, 1536));
         // 8192 bf16: 33 MB in 5 blocks, K in 3

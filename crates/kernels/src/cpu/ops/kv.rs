@@ -1,7 +1,7 @@
-//! The KV cache: blocks of 64 tokens, each one allocation for all layers and heads, in which
-//! [`crate::cpu::table::kv`] says where a value lies.
+//! The KV cache: blocks of 64 tokens, each a single allocation for all layers and heads. [`crate::cpu::table::kv`]
+//! defines where each value is stored.
 //!
-//! Invariant: a block's memory never moves.
+//! Invariant: the memory of a block never moves.
 
 use super::batch::CpuBatch;
 use super::runner::Runner;
@@ -9,7 +9,7 @@ use super::tensor::{Buffer, CpuTensor};
 use crate::cpu::table::kv::{HeadShape, KvHead, KvHeadMut, KvRows};
 use crate::{BackendError, Heads, KV_BLOCK_TOKENS, KvLayout};
 
-/// Blocks of keys and values in host memory, which is taken as the pool grows.
+/// Blocks of keys and values in host memory, which is allocated as the pool grows.
 pub struct CpuKvPool {
     shape: HeadShape,
     layout: KvLayout,
@@ -18,13 +18,13 @@ pub struct CpuKvPool {
 }
 
 struct Block {
-    /// Owns the memory `base` points to.
+    /// Owns the memory that `base` points to.
     _memory: Buffer,
     base: *mut u8,
 }
 
-// SAFETY: `base` points to memory the block owns; shared access only reads it, and writing asks for `&mut CpuKvPool`
-// (see `KvWriter`).
+// SAFETY: `base` points to memory that the block owns. Shared access only reads it, and writing requires `&mut
+// CpuKvPool` (see `KvWriter`).
 unsafe impl Send for Block {}
 // SAFETY: see above.
 unsafe impl Sync for Block {}
@@ -47,7 +47,7 @@ impl CpuKvPool {
         Ok(())
     }
 
-    /// Layers, heads and format of the model that the pool was made for.
+    /// Returns the layers, heads and format of the model that the pool was made for.
     #[must_use]
     pub fn layout(&self) -> KvLayout {
         self.layout
@@ -57,21 +57,22 @@ impl CpuKvPool {
         self.shape
     }
 
-    /// Start of a head's memory.
+    /// Returns the start of a head's memory.
     fn head_start(&self, block: u32, layer: usize, head: usize) -> *mut u8 {
         let KvLayout { layers, heads, .. } = self.layout;
         assert!(layer < layers && head < heads.key_value, "layer {layer}, head {head} of {:?}", self.layout);
         let offset = (layer * heads.key_value + head) * self.shape.head_bytes();
-        // SAFETY: `grow` took layers * heads * head_bytes bytes for the block, and layer and head are within.
+        // SAFETY: `grow` allocated layers * heads * head_bytes bytes for the block, and layer and head are in range.
         unsafe { self.blocks[block as usize].base.add(offset) }
     }
 
-    /// Keys and values of one head in one block.
+    /// Returns the keys and values of one head in one block.
     pub(crate) fn head(&self, block: u32, layer: usize, head: usize) -> KvHead<'_> {
         let (shape, start) = (self.shape, self.head_start(block, layer, head));
         let (panel, scales) = (shape.panel_bytes(), shape.scale_bytes());
-        // SAFETY: a head is head_bytes = 2 * (panel + scales) bytes from `start` on, allocated and zeroed by `grow` on a
-        // 64-byte border; panels are multiples of 64 bytes, so the scales are aligned. `&self` excludes writers.
+        // SAFETY: a head is head_bytes = 2 * (panel + scales) bytes from `start` on, allocated and zeroed by `grow`
+        // at a 64-byte boundary. Panels are multiples of 64 bytes, so the scales are aligned. `&self` excludes
+        // writers.
         unsafe {
             let scale = |at| std::slice::from_raw_parts(start.add(2 * panel + at).cast::<f32>(), scales / 4);
             KvHead {
@@ -84,20 +85,20 @@ impl CpuKvPool {
         }
     }
 
-    /// The right to write heads of blocks from several threads.
+    /// Returns a writer with which several threads can write heads of blocks.
     pub(crate) fn writer(&mut self) -> KvWriter<'_> {
         KvWriter(self)
     }
 }
 
-/// See [`CpuKvPool::writer`].
+/// Writes heads of blocks, see [`CpuKvPool::writer`].
 pub(crate) struct KvWriter<'a>(&'a mut CpuKvPool);
 
 impl KvWriter<'_> {
-    /// One head of one block, to be written.
+    /// Returns one head of one block for writing.
     ///
     /// # Safety
-    /// No other thread may have the same head of the same block and layer at the same time.
+    /// No other thread may access the same head of the same block and layer at the same time.
     pub(crate) unsafe fn head(&self, block: u32, layer: usize, head: usize) -> KvHeadMut<'_> {
         let (shape, start) = (self.0.shape, self.0.head_start(block, layer, head));
         let (panel, scales) = (shape.panel_bytes(), shape.scale_bytes());
@@ -125,7 +126,7 @@ impl Runner {
         let writer = pool.writer();
         self.pool.run(written.len() * key_value, |task, _| {
             let (part, head) = (&written[task / key_value], task % key_value);
-            // SAFETY: every task has its own head of its own block, for a batch's blocks are distinct.
+            // SAFETY: every task has its own head of its own block, because the blocks of a batch are distinct.
             let mut stored = unsafe { writer.head(part.block, layer, head) };
             let first = &qkv.values()[part.rows.start * qkv.cols()..];
             let keys = (query + head) * dim;
@@ -137,7 +138,7 @@ impl Runner {
                 count: part.rows.len(),
             };
             if part.token == 0 && rows.count < KV_BLOCK_TOKENS {
-                // values of tokens to come have a weight of zero in sums, which is none where an infinity was left there
+                // values of later tokens have a weight of zero in sums, but zero times a leftover infinity is NaN
                 stored.values.fill(0);
                 stored.value_scales.fill(0.0);
             }

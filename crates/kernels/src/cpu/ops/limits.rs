@@ -1,7 +1,8 @@
-//! What this machine can do at most: the peaks that kernels are compared with.
+//! Measures the most that this machine can do: the peaks that kernels are compared with.
 //!
-//! Multiply-adds on registers alone, and a read of more memory than any cache holds. A product counts as two
-//! operations. Measured on all threads of the pool at once, because cores share power, heat and memory.
+//! The measurements are multiply-adds on registers alone, and reading more memory than any cache holds. A
+//! multiply-add counts as two operations. All threads of the pool run at once, because cores share power, heat and
+//! memory.
 
 use super::runner::Runner;
 use super::tensor::Buffer;
@@ -11,7 +12,7 @@ use crate::threads::SharedMut;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-/// A rate in billions per second, read many times: what else the machine does shows in how far the readings lie apart.
+/// A rate in billions per second, read many times. The spread of the readings shows how much else the machine does.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rate {
     /// Half of the readings are below it.
@@ -22,46 +23,47 @@ pub struct Rate {
     pub high: f64,
 }
 
-/// What this machine can do at most at a CPU level, as measured in some seconds.
+/// The most that this machine can do at a CPU level, as measured for some seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
-    /// Operations on int8, in 10^9 a second, of all threads together.
+    /// Operations on int8, in 10^9 per second, of all threads together.
     pub int8_gops: Rate,
-    /// Operations on bf16 likewise, by what the level multiplies it with.
+    /// Operations on bf16, in the same unit, with the instructions that the level multiplies bf16 with.
     pub bf16_gflops: Rate,
-    /// Operations on f32 likewise.
+    /// Operations on f32, in the same unit.
     pub f32_gflops: Rate,
-    /// Bytes read from memory, in 10^9 a second.
+    /// Bytes read from memory, in 10^9 per second.
     pub read_gb_s: Rate,
-    /// How many bytes were read for `read_gb_s`, again and again.
+    /// Size in bytes of the memory that was read repeatedly for `read_gb_s`.
     pub read_bytes: usize,
 }
 
-/// What may be taken for a read that no cache can hold.
+/// The limits on the memory that is read to measure the bandwidth.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReadRoom {
-    /// Bytes that the largest caches hold together, if known.
+    /// Total bytes of the largest caches, if known.
     pub(crate) caches: Option<usize>,
-    /// Bytes of memory that may be taken.
+    /// Bytes of memory that are available.
     pub(crate) memory: u64,
 }
 
-/// Memory read for the bandwidth at least: more than the largest caches of most processors.
+/// Minimum size of the memory read for the bandwidth: more than the largest caches of most processors.
 const READ_BYTES_MIN: usize = 1 << 30;
-/// How much larger than the caches it is: what they keep from the last time is a small part then.
+/// How many times larger than the caches the memory is. What the caches keep from the previous read is then a small
+/// part.
 const READ_CACHES: usize = 4;
-/// Bytes of a task of the read.
+/// Bytes that a task reads.
 const READ_TASK: usize = 1 << 20;
-/// Rounds of a task on registers: from 100 us to 1 ms.
+/// Rounds of a task on registers: 100 us to 1 ms.
 const ROUNDS: usize = 20_000;
-/// Tasks per thread between two looks at the clock: some milliseconds, enough to average over a wake-up.
+/// Tasks per thread between two reads of the clock: some milliseconds, enough to average over a wake-up.
 const TASKS: usize = 32;
-/// How long each figure is measured, and how often at least.
+/// How long each figure is measured, and how many times at least.
 const DURATION: Duration = Duration::from_millis(300);
 const READINGS_MIN: usize = 7;
 
 impl ReadRoom {
-    /// Bytes to read, whole tasks: as many as are wanted, or half of the memory.
+    /// Returns the bytes to read, in whole tasks: the wanted number, but at most half of the memory.
     fn bytes(self) -> usize {
         let wanted = self.caches.unwrap_or(0).saturating_mul(READ_CACHES).max(READ_BYTES_MIN);
         let room = usize::try_from(self.memory / 2).unwrap_or(usize::MAX);
@@ -70,14 +72,14 @@ impl ReadRoom {
 }
 
 impl Rate {
-    /// The rate of work that is `amount` each time and took so many seconds.
+    /// Returns the rate of work of which each run does `amount` and takes the given seconds.
     fn new(amount: f64, mut seconds: Vec<f64>) -> Self {
         seconds.sort_by(f64::total_cmp);
         let at = |part: usize| amount / seconds[(seconds.len() - 1) * part / 4] / 1e9;
         Self { median: at(2), low: at(3), high: at(1) }
     }
 
-    /// The rate of `work`, which is `amount` each time.
+    /// Measures the rate of `work`, each call of which does `amount`.
     fn measure(amount: f64, mut work: impl FnMut()) -> Self {
         let (start, mut seconds) = (Instant::now(), Vec::new());
         while seconds.len() < READINGS_MIN || start.elapsed() < DURATION {
@@ -120,7 +122,7 @@ impl Runner {
         memory.reserve::<u64>(bytes / size_of::<u64>())?;
         let values = memory.get_mut::<u64>(bytes / size_of::<u64>());
         let shared = SharedMut::new(values);
-        // written, so that the pages are ours and not all the same page of zeros
+        // writes the memory, so that every page is allocated and not the shared page of zeros
         self.pool.run(bytes / READ_TASK, |task, _| {
             // SAFETY: every task writes its own part.
             let part = unsafe { shared.slice(task * VALUES..(task + 1) * VALUES) };
@@ -160,7 +162,7 @@ mod tests {
 
     #[test]
     fn half_of_the_readings_lie_between_the_quartiles() {
-        // a neighbour took the machine for some of them
+        // a neighbour used the machine during some of them
         let rate = Rate::new(8e9, vec![1.0, 8.0, 2.0, 1.0, 4.0]);
         assert_eq!((rate.low, rate.median, rate.high), (2.0, 4.0, 8.0));
         assert_eq!(Rate::new(1e9, vec![0.5]), Rate { median: 2.0, low: 2.0, high: 2.0 });

@@ -1,7 +1,8 @@
-//! `out = epilogue(x Wᵀ + bias)`: what a weight is, and products with dense ones.
+//! `out = epilogue(x Wᵀ + bias)`: weights, and products with dense ones.
 //!
-//! Invariant: a row's result depends neither on the other rows, nor on the cut into tasks, nor on the thread count; with dense
-//! weights it depends on whether the rows are more than [`STREAMED_ROWS_MAX`], for then they are summed in another order.
+//! Invariant: a row's result does not depend on the other rows, the cut into tasks, or the thread count. With dense
+//! weights it depends on whether there are more than [`STREAMED_ROWS_MAX`] rows, because then the sums run in another
+//! order.
 
 use super::dense::{Dense, PANEL, Panels, panel_bias};
 use super::gemm::STREAMED_ROWS_MAX;
@@ -11,7 +12,7 @@ use super::tensor::{Buffer, CpuTensor};
 use crate::threads::SharedMut;
 use crate::{BackendError, Epilogue, MatrixSource, Precision, Storage};
 
-/// A weight matrix `[n, k]` with its optional bias, dense as it lies in its file, or packed.
+/// A weight matrix `[n, k]` with its optional bias: dense, in the layout of its file, or packed.
 pub struct CpuLinear(pub(crate) Weight);
 
 /// A dense matrix `[vocab, hidden]` whose rows are looked up by number and widened to f32.
@@ -42,7 +43,7 @@ impl CpuLinear {
         }))
     }
 
-    /// The weight, if it is packed.
+    /// Returns the weight if it is packed.
     pub(crate) fn packed(&self) -> Option<&Packed> {
         match &self.0 {
             Weight::Packed(packed) => Some(packed),
@@ -51,8 +52,8 @@ impl CpuLinear {
     }
 }
 
-/// Weight rows of a task that streams them once: 64 where that gives every thread four tasks, otherwise 16, so that
-/// the last task to finish is short.
+/// Returns the weight rows of a task that streams them once: 64 if every thread then gets four tasks, otherwise 16,
+/// so that the last task to finish is short.
 pub(crate) fn streaming_width(n: usize, threads: usize) -> usize {
     if n / PANEL >= 4 * threads { PANEL } else { PANEL / 4 }
 }
@@ -81,7 +82,7 @@ impl Runner {
         }
     }
 
-    /// The product for few rows: every weight row is read once, straight from where it is mapped.
+    /// Computes the product for few rows: every weight row is read once, directly from the mapped file.
     fn stream(&self, x: &CpuTensor, weight: &Dense, epilogue: Epilogue, out: &mut CpuTensor) {
         let width = streaming_width(weight.n, self.pool.threads());
         let panels = Panels::new(weight.n, width, epilogue);
@@ -117,7 +118,7 @@ impl Runner {
         });
     }
 
-    /// `x` rounded to bf16, `[rows, cols]`.
+    /// Returns `x` rounded to bf16, `[rows, cols]`.
     fn rounded<'a>(&self, x: &CpuTensor, packed: &'a mut Buffer) -> &'a [u16] {
         let rounded = packed.take::<u16>(x.rows() * x.cols());
         // SAFETY: the kernels are those of a level this processor has.

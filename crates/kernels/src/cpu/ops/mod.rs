@@ -1,4 +1,4 @@
-//! The operations: how each is cut into tasks for the thread pool, the same way for every instruction set.
+//! The operations, each cut into tasks for the thread pool, the same way for every instruction set.
 
 mod activations;
 mod attention;

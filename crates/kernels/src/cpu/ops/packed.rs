@@ -1,13 +1,13 @@
 //! `out = epilogue(x Wᵀ + bias)` for packed weights: int8 by int8, as q8 or q4 ([`crate::quant`]).
 //!
-//! Each row of x is quantized in groups of 128 values, each with a scale of its own
-//! ([`crate::cpu::table::activations`]), so that an outlier channel coarsens 127 neighbours and not the row. With `q`
-//! the integers and `s` the scales of group `g`:
+//! Each row of x is quantized in groups of 128 values, each group with its own scale
+//! ([`crate::cpu::table::activations`]), so that an outlier channel coarsens only 127 neighbours and not the whole
+//! row. With `q` the integers and `s` the scales of group `g`:
 //!
 //! `y[row, col] = Σ_g fma(f32(Σ_k qw[col, k] qx[row, k]) * sw[col, g], sx[row, g], ·)`, g ascending.
 //!
-//! Invariant: the integer sums are exact and the f32 steps are the same few, in the same order, on every level and
-//! for every number of rows, so `y` is the same bits at every level, batch size and thread count.
+//! Invariant: the integer sums are exact, and the few f32 steps are the same, in the same order, on every level and
+//! for every number of rows. `y` therefore has the same bits at every level, batch size and thread count.
 
 use super::activations::Input;
 use super::columns::{Columns, PARTS_MAX, WIDTH_MAX};
@@ -59,16 +59,17 @@ impl Packed {
     }
 }
 
-/// Where a product goes.
+/// The destination of a product.
 enum Output<'a> {
     /// Rows of f32, `[rows, cols]`.
     Rows(SharedMut<'a, f32>),
-    /// Quantized for the next product.
+    /// Quantized values for the next product.
     Quantized(SharedMut<'a, u8>),
 }
 
 impl Output<'_> {
-    /// Columns that a task computes: a panel's, or a group's, which is quantized while it lies in L1.
+    /// Returns the columns that a task computes: those of a panel, or of a group, which is quantized while it is in
+    /// the L1 cache.
     fn width(&self) -> usize {
         match self {
             Self::Rows(_) => PANEL,
@@ -77,7 +78,7 @@ impl Output<'_> {
     }
 }
 
-/// One product on its way.
+/// One product being computed.
 struct Product<'a> {
     kernels: &'a PackedKernels,
     weight: &'a Packed,
@@ -87,17 +88,17 @@ struct Product<'a> {
 }
 
 impl Product<'_> {
-    /// Columns after the epilogue.
+    /// Returns the number of columns after the epilogue.
     fn out_cols(&self) -> usize {
         self.epilogue.out_cols(self.weight.n())
     }
 
-    /// Columns of task `task`.
+    /// Returns the columns of task `task`.
     fn columns(&self, task: usize) -> Columns {
         Columns::new(self.weight.n(), self.epilogue, self.out.width(), task)
     }
 
-    /// The panel that its thread needs after part `part` of `columns`.
+    /// Returns the panel that the thread needs after part `part` of `columns`.
     fn after(&self, columns: &Columns, part: usize) -> &[u8] {
         let next = match columns.parts().get(part + 1) {
             Some(part) => part.panel,
@@ -107,8 +108,8 @@ impl Product<'_> {
     }
 }
 
-/// Tasks of columns that a thread runs one after the other where few rows stream the weights: enough for fetching
-/// ahead to pay, and eight runs a thread where there are so many, so that threads end together.
+/// Returns the number of column tasks that a thread runs one after another if few rows stream the weights: enough for
+/// prefetching to pay off, and eight runs per thread if there are enough tasks, so that threads end together.
 fn streamed_tasks(tasks: usize, threads: usize) -> usize {
     (tasks / (8 * threads)).clamp(1, 8)
 }
@@ -121,7 +122,8 @@ impl Runner {
         self.run_product(x, weight, epilogue, out);
     }
 
-    /// `out = norm(x) Wᵀ + bias` for each W; rows are normed and quantized once, without going through memory between.
+    /// `out = norm(x) Wᵀ + bias` for each W. Rows are normed and quantized once, and the normed rows are not written
+    /// to memory.
     pub(crate) fn run_normed<'a>(
         &self,
         x: &CpuTensor,
@@ -135,7 +137,8 @@ impl Runner {
         }
     }
 
-    /// `x = x + second(epilogue(first(norm(x))))`; what lies between the products is quantized where it is computed.
+    /// `x = x + second(epilogue(first(norm(x))))`. The values between the products are quantized where they are
+    /// computed.
     pub(crate) fn run_feed_forward(
         &self,
         x: &mut CpuTensor,
@@ -203,7 +206,7 @@ impl Runner {
         let chunk_rows = product.kernels.chunk_rows;
         let unpacked = PackedShape::packed(PackedFormat::Q8, PANEL, shape.k())
             .expect("no larger than the weight itself");
-        // several chunks use a panel: it is unpacked once and for all of them
+        // several chunks use a panel: it is unpacked once for all of them
         let unpack = product.kernels.unpack(shape.packed_format()).filter(|_| rows.len() > chunk_rows);
         let panel_bytes = unpack.map_or(0, |_| unpacked.panel_bytes());
         let mut bias = [0.0; 2 * WIDTH_MAX];
@@ -225,7 +228,7 @@ impl Runner {
             let sums = &mut sums[..chunk.len() * stride];
             if let Output::Rows(out) = &product.out {
                 for row in chunk.clone() {
-                    // Rows lie apart, so no processor sees the stores coming.
+                    // rows are far apart, so no hardware prefetcher anticipates the stores
                     // SAFETY: tasks differ in rows or in columns.
                     fetch(unsafe { out.slice(columns.of_row(row, product.out_cols())) });
                 }
@@ -268,7 +271,7 @@ impl Runner {
         }
     }
 
-    /// Quantizes a chunk's sums after the epilogue, tile by tile; they are a group of columns.
+    /// Quantizes a chunk's sums, which are one group of columns, after the epilogue, tile by tile.
     fn store_quantized(
         &self,
         product: &Product<'_>,
@@ -291,7 +294,7 @@ impl Runner {
         }
     }
 
-    /// The epilogue of row `row` of a chunk.
+    /// Applies the epilogue to row `row` of a chunk.
     fn finish(&self, epilogue: Epilogue, sums: &TaskSums<'_>, row: usize, out: &mut [f32]) {
         let TaskSums { columns, gapless, sums, bias } = *sums;
         let stride = columns.count * PANEL;
@@ -308,19 +311,19 @@ impl Runner {
     }
 }
 
-/// What a task has computed for a chunk of rows.
+/// The results of a task for a chunk of rows.
 #[derive(Clone, Copy)]
 struct TaskSums<'a> {
     columns: &'a Columns,
-    /// Whether the columns lie side by side, see [`Columns::are_gapless`].
+    /// Whether the columns are contiguous, see [`Columns::are_gapless`].
     gapless: bool,
     /// `[rows, parts * 64]`
     sums: &'a [f32],
-    /// Of the columns, part after part.
+    /// Bias of the columns, one part after another.
     bias: &'a [f32],
 }
 
-/// The bias of a task's columns, part after part; zeros where there is none.
+/// Gathers the bias of a task's columns, one part after another; zeros if the weight has no bias.
 fn gather_bias<'a>(weight: &Packed, columns: &Columns, out: &'a mut [f32; 2 * WIDTH_MAX]) -> &'a [f32] {
     let mut width = 0;
     for part in columns.parts() {

@@ -5,7 +5,7 @@ use super::runner::Runner;
 use super::tensor::CpuTensor;
 use crate::{Heads, Norm};
 
-/// Asserts that two tensors have one shape.
+/// Asserts that two tensors have the same shape.
 pub(super) fn assert_same_shape(a: &CpuTensor, b: &CpuTensor) {
     assert_eq!((a.rows(), a.cols()), (b.rows(), b.cols()), "shapes of two tensors");
 }
@@ -49,7 +49,7 @@ impl Runner {
         });
     }
 
-    /// One row of [`Self::norm`].
+    /// Computes one row of [`Self::norm`].
     pub(super) fn norm_row(&self, norm: Norm<'_, Vec<f32>>, x: &[f32], out: &mut [f32]) {
         match norm {
             Norm::Rms(weight, eps) => {

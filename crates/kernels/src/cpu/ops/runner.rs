@@ -1,4 +1,4 @@
-//! What every operation runs with: kernels, threads, and memory kept from call to call.
+//! What every operation runs with: kernels, threads, and scratch memory that is kept from call to call.
 
 use super::tensor::Buffer;
 use crate::cpu::table::Kernels;
@@ -7,14 +7,14 @@ use bytemuck::Pod;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Memory that operations share, kept from call to call.
+/// Memory that all threads of an operation share, kept from call to call.
 #[derive(Default)]
 pub(super) struct Scratch {
     /// The input of a product, packed or rounded for its kernel.
     pub(super) packed: Buffer,
-    /// What lies between the products of a feed-forward block, packed.
+    /// The values between the products of a feed-forward block, packed.
     pub(super) hidden: Buffer,
-    /// What chunks of the keys of single rows come to.
+    /// The partial results of chunks of the keys of single rows.
     pub(super) chunks: Buffer,
 }
 
@@ -34,15 +34,15 @@ pub(crate) struct Runner {
     scratch: Mutex<Scratch>,
     /// One per thread of the pool.
     thread_scratch: Vec<Apart<Mutex<ThreadScratch>>>,
-    /// Bytes that `work` has in every thread's scratch at least.
+    /// Minimum size in bytes of `work` in every thread's scratch.
     work_bytes: AtomicUsize,
 }
 
 impl Runner {
-    /// Runs `kernels` on `threads` threads, the calling one included.
+    /// Creates a runner of `kernels` on `threads` threads, including the calling one.
     ///
     /// # Safety
-    /// This processor has the instructions that the kernels were chosen for.
+    /// This processor must have the instructions that the kernels were chosen for.
     pub(crate) unsafe fn new(kernels: Kernels, threads: usize) -> std::io::Result<Self> {
         Ok(Self {
             kernels,
@@ -53,7 +53,7 @@ impl Runner {
         })
     }
 
-    /// Threads that compute, the calling one included.
+    /// Returns the number of threads that compute, including the calling one.
     pub(crate) fn threads(&self) -> usize {
         self.pool.threads()
     }
@@ -66,8 +66,8 @@ impl Runner {
         self.thread_scratch[thread].0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes room for `len` values in every thread's `work`: which threads get a task is chance, and one that gets its
-    /// first in a later call must not allocate then.
+    /// Makes room for `len` values in every thread's `work`. Which threads get a task is not deterministic, and a
+    /// thread that gets its first task in a later call must not allocate then.
     pub(super) fn reserve_work<T: Pod>(&self, len: usize) {
         let bytes = len * size_of::<T>();
         if self.work_bytes.fetch_max(bytes, Ordering::Relaxed) < bytes {

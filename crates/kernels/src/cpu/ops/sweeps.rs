@@ -1,12 +1,14 @@
-//! How the rows of a packed product are cut: each task multiplies the panels of some columns with the rows of one sweep.
+//! How the rows of a packed product are cut: each task multiplies the panels of some columns with the rows of one
+//! sweep.
 //!
-//! Results do not depend on it: rows know no company.
+//! Results do not depend on the cut: each row is computed independently of the others.
 
-/// Tasks a thread with which the last ones hardly matter: were they one more than threads, an eighth would be lost.
+/// Tasks per thread with which the last ones hardly matter: with one task more than threads can share evenly, an
+/// eighth is lost.
 const TASKS_ENOUGH: usize = 8;
 
-/// Fewest chunks of a sweep that is cut for the threads alone. Unpacking a q4 panel takes about as long as a fifth of a
-/// chunk: 5 % of the work, then.
+/// Minimum number of chunks of a sweep that is cut only to feed the threads. Unpacking a q4 panel takes about a fifth
+/// of the time of a chunk, so with this minimum it is 5 % of the work.
 const CHUNKS_MIN: usize = 4;
 
 /// A product of many rows.
@@ -14,16 +16,16 @@ const CHUNKS_MIN: usize = 4;
 pub(super) struct Sweeps {
     /// Rows of the input.
     pub(super) rows: usize,
-    /// Rows whose input stays in cache while the panels pass, a multiple of `chunk_rows`.
+    /// Rows whose input stays in cache while the panels pass; a multiple of `chunk_rows`.
     pub(super) cached_rows: usize,
     /// Rows that a task computes at a time.
     pub(super) chunk_rows: usize,
-    /// Tasks of a sweep.
+    /// Tasks per sweep.
     pub(super) tasks: usize,
 }
 
 impl Sweeps {
-    /// Rows of each sweep: as many as the cache allows, or as few as keep `threads` threads busy.
+    /// Returns the rows of each sweep: as many as the cache allows, or few enough to keep `threads` threads busy.
     pub(super) fn rows_for(&self, threads: usize) -> usize {
         let Self { rows, cached_rows, chunk_rows, tasks } = *self;
         let fewest = rows.div_ceil(cached_rows);
@@ -31,8 +33,8 @@ impl Sweeps {
             return cached_rows;
         }
         let most = (rows / (CHUNKS_MIN * chunk_rows)).max(fewest);
-        // in twentieths of a row: what the busiest thread computes, a fifth of a chunk for each of its panels, and a
-        // quarter of a task for threads that fall behind
+        // in twentieths of a row: what the busiest thread computes, plus a fifth of a chunk for each of its panels,
+        // plus a quarter of a task for threads that fall behind
         let cost = |sweep: &usize| {
             let of_busiest = (tasks * rows.div_ceil(*sweep)).div_ceil(threads);
             of_busiest * (20 * sweep + 4 * chunk_rows) + 5 * sweep
@@ -46,8 +48,9 @@ impl Sweeps {
 mod tests {
     use super::*;
 
-    /// The products of the real model, two tiles and 1,024 rows of a prompt at a time: q, k, v and out_proj, fc1, fc2; then
-    /// qkv_proj, o_proj, gate_up_proj and down_proj. Rows that the cache holds follow from the columns, 1,024 to 8,192.
+    /// Returns the products of the real model, two tiles and 1,024 rows of a prompt at a time: q, k, v and out_proj,
+    /// fc1, fc2; then qkv_proj, o_proj, gate_up_proj and down_proj. The number of cached rows follows from the
+    /// columns, 1,024 to 8,192.
     fn products(chunk_rows: usize) -> [Sweeps; 7] {
         let of = |rows, bytes: usize, tasks| {
             let cached_rows = ((4 << 20) / bytes).next_multiple_of(chunk_rows);
@@ -68,7 +71,7 @@ mod tests {
         product.tasks * product.rows.div_ceil(product.rows_for(threads))
     }
 
-    /// The part of the time that threads are busy, each taking the next task when it is free.
+    /// Returns the fraction of the time that threads are busy if each takes the next task when it is free.
     fn share(product: Sweeps, threads: usize) -> f64 {
         let sweep = product.rows_for(threads);
         let mut busy = vec![0; threads];

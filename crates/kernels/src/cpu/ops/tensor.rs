@@ -1,6 +1,6 @@
 //! Buffers in host memory.
 //!
-//! Every buffer starts on a 64-byte border: one cache line, one AVX-512 register.
+//! Every buffer starts at a 64-byte boundary: one cache line, one AVX-512 register.
 
 use crate::BackendError;
 use bytemuck::{Pod, Zeroable};
@@ -14,28 +14,28 @@ impl Line {
     const BYTES: usize = 64;
 }
 
-// SAFETY: an array of bytes; all zeros is a value of it.
+// SAFETY: an array of bytes; all zeros is a valid value.
 unsafe impl Zeroable for Line {}
-// SAFETY: an array of bytes as large as its alignment: no padding, every bit pattern is a value.
+// SAFETY: an array of bytes as large as its alignment: it has no padding, and every bit pattern is valid.
 unsafe impl Pod for Line {}
 
-/// Size from which a buffer is mapped: two large pages of 2 MB. Rows of activations are several ordinary pages long, so
-/// a tile of a product would touch a page of its own for each of its rows.
+/// Size from which a buffer is mapped: two large pages of 2 MB. Rows of activations are several ordinary pages long,
+/// so with ordinary pages a tile of a product would touch a separate page for each of its rows.
 const MAPPED_BYTES: usize = 4 << 20;
 
-/// Where a buffer's lines live.
+/// Where the lines of a buffer are stored.
 enum Memory {
     Heap(Vec<Line>),
     Mapped(memmap2::MmapMut),
 }
 
 impl Memory {
-    /// Zeros; `None` if the system has no room for them.
+    /// Allocates zeros; `None` if the system has no room for them.
     fn new(lines: usize) -> Option<Self> {
         let bytes = lines.checked_mul(Line::BYTES).filter(|&bytes| isize::try_from(bytes).is_ok())?;
         if bytes >= MAPPED_BYTES {
             let map = memmap2::MmapOptions::new().len(bytes).map_anon().ok()?;
-            // Only a hint: without large pages everything works, somewhat slower.
+            // only a hint: without large pages everything works, somewhat more slowly
             #[cfg(target_os = "linux")]
             let _ = map.advise(memmap2::Advice::HugePage);
             return Some(Self::Mapped(map));
@@ -61,7 +61,7 @@ impl Memory {
     }
 }
 
-/// Growable, 64-byte aligned memory that is never given back before the buffer goes.
+/// Growable, 64-byte aligned memory that is released only when the buffer is dropped.
 pub(crate) struct Buffer {
     memory: Memory,
 }
@@ -73,7 +73,7 @@ impl Default for Buffer {
 }
 
 impl Buffer {
-    /// Makes room for at least `len` values. New memory is zero; earlier values are kept.
+    /// Makes room for at least `len` values. New memory is zeroed; earlier values are kept.
     pub(crate) fn reserve<T: Pod>(&mut self, len: usize) -> Result<(), BackendError> {
         let out_of_memory = BackendError::OutOfMemory { bytes: len.saturating_mul(size_of::<T>()) };
         let Some(bytes) = len.checked_mul(size_of::<T>()) else { return Err(out_of_memory) };
@@ -87,27 +87,28 @@ impl Buffer {
         Ok(())
     }
 
-    /// The first `len` values, with room made for them.
+    /// Returns the first `len` values, after making room for them.
     ///
     /// # Panics
-    /// If the system has no memory left; scratch is small beside the tensors, whose growth reports an error.
+    /// If the system has no memory left. Scratch is small compared with the tensors, whose growth reports an error.
     pub(crate) fn take<T: Pod>(&mut self, len: usize) -> &mut [T] {
         self.reserve::<T>(len).expect("the system has memory for scratch");
         self.get_mut(len)
     }
 
-    /// The first `len` values.
+    /// Returns the first `len` values.
     pub(crate) fn get<T: Pod>(&self, len: usize) -> &[T] {
         &bytemuck::cast_slice(self.memory.lines())[..len]
     }
 
-    /// The first `len` values.
+    /// Returns the first `len` values.
     pub(crate) fn get_mut<T: Pod>(&mut self, len: usize) -> &mut [T] {
         &mut bytemuck::cast_slice_mut(self.memory.lines_mut())[..len]
     }
 }
 
-/// Activations in host memory, `[rows, cols]`, row-major f32. Its memory only grows, whatever shapes it is given.
+/// Activations in host memory, `[rows, cols]`, row-major f32. The memory only grows, whatever shapes the tensor is
+/// given.
 pub struct CpuTensor {
     buffer: Buffer,
     rows: usize,
@@ -127,31 +128,31 @@ impl CpuTensor {
         Ok(())
     }
 
-    /// Number of rows of the shape that the tensor was given last.
+    /// Returns the number of rows of the current shape.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Number of values in each row of the shape that the tensor was given last.
+    /// Returns the number of values per row of the current shape.
     #[must_use]
     pub fn cols(&self) -> usize {
         self.cols
     }
 
-    /// All values of the present shape, `[rows, cols]`, one row after the other.
+    /// Returns all values of the current shape, `[rows, cols]`, row after row.
     #[must_use]
     pub fn values(&self) -> &[f32] {
         self.buffer.get(self.rows * self.cols)
     }
 
-    /// All values of the present shape, `[rows, cols]`, one row after the other.
+    /// Returns all values of the current shape, `[rows, cols]`, row after row.
     #[must_use]
     pub fn values_mut(&mut self) -> &mut [f32] {
         self.buffer.get_mut(self.rows * self.cols)
     }
 
-    /// The values of row `i` of the present shape, counted from 0, `[cols]`.
+    /// Returns the values of row `i` of the current shape, counted from 0, `[cols]`.
     #[must_use]
     pub fn row(&self, i: usize) -> &[f32] {
         &self.values()[i * self.cols..(i + 1) * self.cols]

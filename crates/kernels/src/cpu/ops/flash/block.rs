@@ -11,11 +11,11 @@ use crate::cpu::table::attention::{
 use crate::cpu::table::kv::KvHead;
 use std::ops::Range;
 
-/// Query rows taken together: 48 rows x 512 keys x 4 bytes of scores are 98 KB, a tenth of an L2. A multiple of the
-/// kernels' tiles of 4, 6, 8 and 16 rows, which may write up to the next multiple.
+/// Query rows that are taken together: 48 rows x 512 keys x 4 bytes of scores are 98 KB, a tenth of an L2 cache. A
+/// multiple of the tiles of the kernels, which have 4, 6, 8 or 16 rows and may write up to the next multiple.
 pub(super) const ROWS: usize = 48;
 
-/// A block's panels as the kernel reads them.
+/// A block's panels in the form that the kernel reads.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Panels<'a> {
     pub(super) keys: &'a [u32],
@@ -23,13 +23,13 @@ pub(super) struct Panels<'a> {
 }
 
 impl<'a> Panels<'a> {
-    /// A head's panels as they are stored.
+    /// Returns a head's panels as they are stored.
     pub(super) fn stored(head: &KvHead<'a>) -> Self {
         Self { keys: bytemuck::cast_slice(head.keys), values: bytemuck::cast_slice(head.values) }
     }
 }
 
-/// Up to [`KEYS`] keys.
+/// A block of up to [`KEYS`] keys.
 pub(super) struct Block<'a> {
     pub(super) first_key: usize,
     pub(super) panels: [Panels<'a>; KEYS / KV_BLOCK_TOKENS],
@@ -37,15 +37,15 @@ pub(super) struct Block<'a> {
     pub(super) group: usize,
     pub(super) key_scales: &'a [f32],
     pub(super) value_scales: &'a [f32],
-    /// What reads the panels where there is one row; else the kernel's own parts do.
+    /// The functions that read the panels for a single row; `None` to use the kernel's own products.
     pub(super) row_kernel: Option<SingleRow>,
-    /// What of the next block is fetched while this one is computed with. The cache's blocks lie far from each other, and
-    /// no prefetcher finds the next.
+    /// The blocks to prefetch while this one is computed. The blocks of the cache are far apart, and no hardware
+    /// prefetcher finds the next.
     pub(super) ahead: [Option<KvHead<'a>>; KEYS / KV_BLOCK_TOKENS],
 }
 
 impl<'a> Block<'a> {
-    /// The block with the next of the `tokens` keys ahead, where a single row's kernel fetches it.
+    /// Adds the next of the `tokens` keys for prefetching if a single row's kernel computes the block.
     pub(super) fn with_next<'h: 'a>(mut self, tokens: usize, head: &impl Fn(usize) -> KvHead<'h>) -> Self {
         if self.row_kernel.is_some() {
             let next = (self.first_key + KEYS) / KV_BLOCK_TOKENS..tokens.div_ceil(KV_BLOCK_TOKENS);
@@ -56,17 +56,17 @@ impl<'a> Block<'a> {
         self
     }
 
-    /// The panels that are fetched beside panel `i`.
+    /// Returns the panels to prefetch along with panel `i`.
     fn panels_ahead(&self, i: usize) -> Panels<'a> {
         self.ahead[i].as_ref().map_or_else(Panels::default, Panels::stored)
     }
 }
 
-/// The rows of a job, and memory for what they come to.
+/// The rows of a job, and memory for their results.
 pub(super) struct Rows<'a> {
     pub(super) queries: Queries<'a>,
     pub(super) states: &'a mut [RowState],
-    /// `[rows, dim]`, and memory up to the next multiple of a tile's rows.
+    /// `[rows, dim]`, with memory up to the next multiple of a tile's rows.
     pub(super) sums: &'a mut [f32],
     /// See [`super::Memory`].
     pub(super) scores: &'a mut [f32],
@@ -82,19 +82,19 @@ struct Context<'a> {
     dim: usize,
 }
 
-/// One row on its way from scores to weights.
+/// One row while its scores become weights.
 struct Row<'a> {
     scores: &'a mut [f32],
     weights: &'a mut [u32],
     state: &'a mut RowState,
-    /// `[dim]`, its weighted values so far.
+    /// The weighted values of the row so far, `[dim]`.
     sums: &'a mut [f32],
 }
 
-/// Adds what the rows see of the block to what they have seen before.
+/// Adds the keys of the block that the rows see to the results of earlier blocks.
 ///
 /// # Safety
-/// As [`super::attend`].
+/// Same as for [`super::attend`].
 pub(super) unsafe fn attend(kernel: &FlashKernel, job: &Job<'_>, block: &Block<'_>, mut rows: Rows<'_>) {
     let context = Context { kernel, job, block, dim: rows.queries.count * kernel.group };
     // SAFETY: the level is the caller's promise.
@@ -112,20 +112,22 @@ pub(super) unsafe fn attend(kernel: &FlashKernel, job: &Job<'_>, block: &Block<'
 }
 
 impl Context<'_> {
-    /// How many of the block's keys row `i` of the job sees.
+    /// Returns how many of the block's keys row `i` of the job sees.
     fn seen(&self, i: usize) -> usize {
         self.job.tokens(i).saturating_sub(self.block.first_key).min(KEYS)
     }
 
-    /// The panels of the first `seen` keys: what lies beyond is neither multiplied nor read, but for what fills a register.
+    /// Returns the panels of the first `seen` keys. Keys past them are neither multiplied nor read, except to fill up
+    /// a register.
     fn panels(&self, seen: usize) -> &[Panels<'_>] {
         &self.block.panels[..seen.div_ceil(KV_BLOCK_TOKENS)]
     }
 
-    /// Turns scores of the block's first keys, a multiple of [`SCORES_STEP`], of which row `i` sees `valid`, to weights.
+    /// Turns the scores of the block's first keys into weights. The number of scores is a multiple of
+    /// [`SCORES_STEP`]; the row sees the first `valid` of them.
     ///
     /// # Safety
-    /// As [`super::attend`].
+    /// Same as for [`super::attend`].
     unsafe fn softmax(&self, valid: usize, Row { scores, weights, state, sums }: Row<'_>) {
         let Block { key_scales, value_scales, .. } = self.block;
         let scaled = |scales: &'_ [f32]| if scales.is_empty() { 0 } else { scores.len() };
@@ -145,10 +147,10 @@ impl Context<'_> {
         }
     }
 
-    /// A single row, by what reads the panels as they are stored.
+    /// Computes a single row with functions that read the panels as they are stored.
     ///
     /// # Safety
-    /// As [`super::attend`].
+    /// Same as for [`super::attend`].
     unsafe fn single(&self, row_kernel: SingleRow, rows: Rows<'_>) {
         let Rows { queries, states, sums, scores, weights } = rows;
         let (seen, sums) = (self.seen(0), &mut sums[..self.dim]);
@@ -179,8 +181,8 @@ impl Context<'_> {
         }
     }
 
-    /// Adds to the sums of the rows `rows` of the job the values of the block times their weights, by what multiplies value
-    /// panels. A value that is no finite number reaches the rows that see it alone.
+    /// Adds to the sums of the rows `rows` of the job the values of the block times their weights; `product`
+    /// multiplies with panels of values. A non-finite value affects only the rows that see it.
     fn weigh(
         &self,
         rows: Range<usize>,
@@ -191,7 +193,7 @@ impl Context<'_> {
         let weight_group = self.kernel.group;
         let shape = ValueShape { dim: self.dim, group: self.block.group, weight_group };
         let panels = self.block.panels.map(|panel| panel.values);
-        // the first row sees least, and the weights end where the last row's do
+        // the first row sees the fewest keys, and the weights end where the last row's do
         let (first, end) = (self.seen(rows.start), weights.count * weight_group);
         let panels = &panels[..end.div_ceil(KV_BLOCK_TOKENS)];
         // 8-bit values are finite, whatever their scales are
@@ -204,10 +206,10 @@ impl Context<'_> {
         }
     }
 
-    /// Up to [`ROWS`] rows from row `first` on.
+    /// Computes up to [`ROWS`] rows from row `first` on.
     ///
     /// # Safety
-    /// As [`super::attend`].
+    /// Same as for [`super::attend`].
     unsafe fn in_turn(&self, products: InTurn, first: usize, rows: &mut Rows<'_>) {
         let count = ROWS.min(rows.queries.rows - first);
         let seen = self.seen(first + count - 1);
@@ -245,11 +247,11 @@ impl Context<'_> {
         }
     }
 
-    /// All rows, in groups of [`OVERLAPPED_ROWS`]: beside the scores of a group and the values of the last but one the
-    /// softmax of the one between them is computed.
+    /// Computes all rows, in groups of [`OVERLAPPED_ROWS`]. While the products compute the scores of a group and the
+    /// weighted values of the group two before it, the softmax of the group between them is computed.
     ///
     /// # Safety
-    /// As [`super::attend`].
+    /// Same as for [`super::attend`].
     unsafe fn overlapped(&self, products: Overlapped, rows: Rows<'_>) {
         let Rows { queries, states, sums, scores, weights } = rows;
         let group = |i: usize| i * OVERLAPPED_ROWS..queries.rows.min((i + 1) * OVERLAPPED_ROWS);
@@ -258,7 +260,7 @@ impl Context<'_> {
         let (dim, weight_stride) = (self.dim, SCORES_STRIDE / self.kernel.group);
         let keys = self.block.panels.map(|panel| panel.keys);
         let groups = queries.rows.div_ceil(OVERLAPPED_ROWS);
-        // each row sees as much as the one before it at least
+        // each row sees at least as much as the one before it
         let Some(begin) = (0..groups).find(|&i| seen(i) > 0) else { return };
         for step in begin..groups + 2 {
             let at = |back: usize| step.checked_sub(back).filter(|i| (begin..groups).contains(i));
@@ -300,7 +302,7 @@ impl Context<'_> {
     }
 }
 
-/// The halves of memory of two groups of rows, that of the groups of even or of odd number first.
+/// Returns the halves of memory for two groups of rows: first the half for groups with the parity of `number`.
 fn halves<T>(memory: &mut [T], number: usize) -> (&mut [T], &mut [T]) {
     let (even, odd) = memory.split_at_mut(memory.len() / 2);
     if number.is_multiple_of(2) { (even, odd) } else { (odd, even) }

@@ -1,4 +1,4 @@
-//! What an attention is asked for.
+//! The input and output of an attention.
 
 use crate::threads::SharedMut;
 use std::ops::Range;
@@ -12,9 +12,9 @@ pub(crate) struct Job<'a> {
     pub(crate) col: usize,
     /// Rows of the tensor.
     pub(crate) rows: Range<usize>,
-    /// Keys that the first row sees.
+    /// Number of keys that the first row sees.
     pub(crate) tokens: usize,
-    /// Whether each following row sees one more.
+    /// Whether each further row sees one key more.
     pub(crate) causal: bool,
     pub(crate) out: &'a SharedMut<'a, f32>,
     pub(crate) out_stride: usize,
@@ -22,15 +22,15 @@ pub(crate) struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Keys that row `i` of the job sees.
+    /// Returns the number of keys that row `i` of the job sees.
     pub(super) fn tokens(&self, i: usize) -> usize {
         self.tokens + if self.causal { i } else { 0 }
     }
 
-    /// The results of row `i` of the job, `[dim]`.
+    /// Returns the results of row `i` of the job, `[dim]`.
     ///
     /// # Safety
-    /// No other thread touches the job's rows and columns of `out`, and no other slice of the row lives.
+    /// No other thread may access the job's rows and columns of `out`, and no other slice of the row may be alive.
     #[expect(clippy::mut_from_ref, reason = "the contract keeps rows apart")]
     pub(super) unsafe fn out_row(&self, i: usize, dim: usize) -> &mut [f32] {
         let start = (self.rows.start + i) * self.out_stride + self.out_col;

@@ -1,9 +1,9 @@
 //! Attention in blocks that stay in cache (Dao et al. 2022): scores, softmax and weighted values of a few query rows
-//! against 512 keys at a time, the softmax's largest value and sum being corrected as they go.
+//! against 512 keys at a time. Each block corrects the largest value and the sum of the softmax.
 //!
-//! Invariants: blocks of keys start at multiples of 512 tokens of the sequence, chunks of them at multiples of 2,048, and a
-//! row's arithmetic is the same whatever rows are beside it, so neither the cut of a prompt nor the thread count changes a
-//! result.
+//! Invariants: blocks of keys start at multiples of 512 tokens of the sequence, and chunks of keys at multiples of
+//! 2,048. The arithmetic of a row is the same whatever other rows are computed with it. Neither the cut of a prompt
+//! nor the thread count therefore changes a result.
 
 mod block;
 mod job;
@@ -19,24 +19,24 @@ use block::{Block, Panels, ROWS, Rows};
 pub(crate) use job::Job;
 use std::ops::Range;
 
-/// Query rows of a task; keys that must be widened first are widened once for all of them.
+/// Query rows of a task. Keys that must be widened first are widened once for all of them.
 pub(crate) const TASK_ROWS: usize = 192;
 
 // kernels that overlap take two tiles of rows
 const _: () = assert!(TASK_ROWS.is_multiple_of(ROWS) && TASK_ROWS.is_multiple_of(OVERLAPPED_ROWS));
 
-/// Whether the blocked kernels can run heads of `dim` values: registers are filled whole.
+/// Returns whether the blocked kernels can run heads of `dim` values: they only fill whole registers.
 pub(crate) fn supports(dim: usize) -> bool {
     dim.is_multiple_of(16)
 }
 
-/// A task's memory, in words; every part is a multiple of 64 bytes.
+/// The memory of a task, in words; every part is a multiple of 64 bytes.
 struct Memory<'a> {
-    /// Queries as the kernel reads them, `[TASK_ROWS, dim]` words.
+    /// Queries in the form the kernel reads, `[TASK_ROWS, dim]` words.
     queries: &'a mut [u32],
-    /// Scores of a block's keys, `[ROWS, KEYS]`, or `[2, OVERLAPPED_ROWS, SCORES_STRIDE]` where products overlap.
+    /// Scores of a block's keys, `[ROWS, KEYS]`, or `[2, OVERLAPPED_ROWS, SCORES_STRIDE]` if the products overlap.
     scores: &'a mut [f32],
-    /// Weights of a block's values, words of as many.
+    /// Weights of a block's values, in as many words as there are scores.
     weights: &'a mut [u32],
     /// Weighted sums of values, `[TASK_ROWS, dim]`.
     sums: &'a mut [f32],
@@ -53,7 +53,7 @@ fn carve<'a>(rest: &mut &'a mut [u32], count: usize) -> &'a mut [u32] {
 }
 
 impl<'a> Memory<'a> {
-    /// Words of each part, in the order of the fields.
+    /// Returns the words of each part, in the order of the fields.
     fn sizes(dim: usize, kernel: &FlashKernel) -> [usize; 6] {
         let group = kernel.group;
         let words = dim.div_ceil(group).next_multiple_of(16);
@@ -80,15 +80,16 @@ impl<'a> Memory<'a> {
     }
 }
 
-/// Words of memory that [`attend`] takes.
+/// Returns the words of memory that [`attend`] takes.
 pub(crate) fn room_words(kernel: &FlashKernel, dim: usize) -> usize {
     Memory::sizes(dim, kernel).iter().sum()
 }
 
-/// At most [`TASK_ROWS`] query rows of one head against all keys they see. `head(b)` is block `b` of the sequence.
+/// Computes at most [`TASK_ROWS`] query rows of one head against all keys they see. `head(b)` is block `b` of the
+/// sequence.
 ///
 /// # Safety
-/// The kernel is of a level this processor has; no other thread touches the job's rows and columns of `out`.
+/// The kernel must be of a level this processor has; no other thread may access the job's rows and columns of `out`.
 pub(crate) unsafe fn attend<'a>(
     kernel: &FlashKernel,
     job: &Job<'_>,
@@ -102,7 +103,7 @@ pub(crate) unsafe fn attend<'a>(
         // SAFETY: the level is the caller's promise.
         let ChunkSums { states, values } = unsafe { attend_chunk(kernel, job, shape, chunk, &head, buffer) };
         for (i, (total, values)) in totals[..rows].iter_mut().zip(values.chunks_exact(dim)).enumerate() {
-            // SAFETY: these rows and columns are the job's alone, by the promise made to `attend`.
+            // SAFETY: these rows and columns belong to the job alone, by the promise made to `attend`.
             let out = unsafe { job.out_row(i, dim) };
             total.merge(out, states[i], values, kernel.exp);
         }
@@ -118,18 +119,18 @@ fn divide(values: &mut [f32], sum: f32) {
     values.iter_mut().for_each(|value| *value *= inverse);
 }
 
-/// Values in which [`attend_chunk_of_row`] leaves what a chunk came to, for heads of `dim` values.
+/// Returns the number of values of a chunk's partial result in [`attend_chunk_of_row`], for heads of `dim` values.
 pub(crate) fn chunk_len(dim: usize) -> usize {
     dim + STATE_LEN
 }
 
-/// The values of a [`RowState`], before the weighted values of its chunk.
+/// Number of values of a [`RowState`], which precede the weighted values of its chunk.
 const STATE_LEN: usize = 2;
 
-/// A chunk of the keys that a single row sees; what it comes to is left in `out`, `[chunk_len(dim)]`.
+/// Computes one chunk of the keys that a single row sees. The partial result is written to `out`, `[chunk_len(dim)]`.
 ///
 /// # Safety
-/// The kernel is of a level this processor has.
+/// The kernel must be of a level this processor has.
 pub(crate) unsafe fn attend_chunk_of_row<'a>(
     kernel: &FlashKernel,
     job: &Job<'_>,
@@ -139,7 +140,7 @@ pub(crate) unsafe fn attend_chunk_of_row<'a>(
     ChunkRoom { buffer, out }: ChunkRoom<'_>,
 ) {
     assert_eq!(job.rows.len(), 1, "rows whose keys are split");
-    // what lies past the chunk is read by another task, and not fetched by this one
+    // another task reads the keys past the chunk, so this task does not prefetch them
     let job = &Job { tokens: job.tokens.min((chunk + 1) * CHUNK_KEYS), rows: job.rows.clone(), ..*job };
     // SAFETY: the level is the caller's promise.
     let sums = unsafe { attend_chunk(kernel, job, shape, chunk, &head, buffer) };
@@ -148,14 +149,14 @@ pub(crate) unsafe fn attend_chunk_of_row<'a>(
     values.copy_from_slice(&sums.values[..shape.dim]);
 }
 
-/// Memory of [`attend_chunk_of_row`].
+/// Memory for [`attend_chunk_of_row`].
 pub(crate) struct ChunkRoom<'a> {
     pub(crate) buffer: &'a mut Buffer,
     /// `[chunk_len(dim)]`
     pub(crate) out: &'a mut [f32],
 }
 
-/// The attention of a row, `[dim]`, from what its chunks came to, in their order.
+/// Computes the attention of a row, `[dim]`, from the partial results of its chunks, in the order of the chunks.
 pub(crate) fn merge_row<'a>(kernel: &FlashKernel, chunks: impl Iterator<Item = &'a [f32]>, out: &mut [f32]) {
     let mut total = RowState::EMPTY;
     for chunk in chunks {
@@ -165,17 +166,17 @@ pub(crate) fn merge_row<'a>(kernel: &FlashKernel, chunks: impl Iterator<Item = &
     divide(out, total.sum);
 }
 
-/// What a chunk of keys comes to.
+/// The partial results of a chunk of keys.
 struct ChunkSums<'a> {
     states: [RowState; TASK_ROWS],
     /// Weighted values, not divided by the sums of the weights, `[TASK_ROWS, dim]`.
     values: &'a [f32],
 }
 
-/// The rows of a job against the keys of one chunk.
+/// Computes the rows of a job against the keys of one chunk.
 ///
 /// # Safety
-/// The kernel is of a level this processor has.
+/// The kernel must be of a level this processor has.
 unsafe fn attend_chunk<'a, 'b>(
     kernel: &FlashKernel,
     job: &Job<'_>,
@@ -211,16 +212,16 @@ unsafe fn attend_chunk<'a, 'b>(
     ChunkSums { states, values: sums }
 }
 
-/// Memory of a [`Block`], see [`Memory`].
+/// Memory for a [`Block`], see [`Memory`].
 struct BlockRoom<'a> {
     scales: &'a mut [f32],
     widened: &'a mut [u32],
 }
 
-/// The block of the keys `keys` of a sequence, of which `head(b)` is block `b` of the cache.
+/// Returns the block of the keys `keys` of a sequence. `head(b)` is block `b` of the cache.
 ///
 /// # Safety
-/// As [`attend`].
+/// Same as for [`attend`].
 unsafe fn block_of<'a: 'b, 'b>(
     kernel: &FlashKernel,
     row_kernel: Option<SingleRow>,
@@ -259,10 +260,10 @@ unsafe fn block_of<'a: 'b, 'b>(
     }
 }
 
-/// The panels of a head as words: as they are, or widened to memory cut from `memory`.
+/// Returns the panels of a head as words: as they are stored, or widened to memory cut from `memory`.
 ///
 /// # Safety
-/// As [`attend`].
+/// Same as for [`attend`].
 unsafe fn panels_of<'a>(kernel: &FlashKernel, head: &KvHead<'a>, memory: &mut &'a mut [u32]) -> Panels<'a> {
     let shape = head.shape;
     if shape.group == kernel.group {

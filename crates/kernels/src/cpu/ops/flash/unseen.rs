@@ -1,45 +1,47 @@
-//! Values that are no finite numbers, beside rows that do not see them.
+//! Non-finite values in rows that do not see them.
 //!
-//! Several rows are multiplied together by the values of all keys that the last of them sees, the others having a weight of
-//! zero where they see less. Zero times infinity or NaN is NaN, so such values are taken out of the panels before the
-//! product, and what they come to is added to the rows that see them afterwards.
+//! Several rows are multiplied together with the values of all keys that the last row sees; rows that see fewer keys
+//! have weights of zero for the others. Zero times infinity or NaN is NaN. Non-finite values are therefore removed
+//! from the panels before the product, and their contributions are added afterwards to the rows that see them.
 
 use crate::KV_BLOCK_TOKENS;
 use std::ops::Range;
 
-/// An exponent of ones: infinity or NaN.
+/// The exponent with all bits set: infinity or NaN.
 const EXPONENT: u32 = 0x7f80_0000;
 
-/// The half of a word that is the second of a pair.
+/// The half of a word that holds the second value of a pair.
 const SECOND: u32 = 0xffff_0000;
 
-/// How values lie in panels, `[64 / group tokens, dim, group]`, and weights in a row, `[tokens / group, group]`.
+/// The layout of values in panels, `[64 / group tokens, dim, group]`, and of weights in a row, `[tokens / group,
+/// group]`.
 #[derive(Clone, Copy)]
 pub(super) struct ValueShape {
     pub(super) dim: usize,
     /// Values in a word of the panels: 1 (f32) or 2 (bf16).
     pub(super) group: usize,
-    /// The same of the weights.
+    /// Weights in a word.
     pub(super) weight_group: usize,
 }
 
-/// Copies of panels of values, all of them finite.
+/// Copies of panels of values, with only finite values.
 pub(super) struct FinitePanels {
     shape: ValueShape,
     panels: Vec<Vec<u32>>,
     taken: Vec<Taken>,
 }
 
-/// A value that was taken out.
+/// A value that was removed.
 struct Taken {
-    /// Counted from the first of the panels on.
+    /// Counted from the first of the panels.
     token: usize,
     column: usize,
     value: f32,
 }
 
 impl ValueShape {
-    /// The words of the tokens `tokens` in panel `panel`, each of the tokens in company of those it shares words with.
+    /// Returns the rows of words that hold the tokens `tokens` in panel `panel`, including tokens that share words
+    /// with them.
     fn rows(self, panel: usize, tokens: &Range<usize>) -> Range<usize> {
         let within = |token: usize| token.saturating_sub(panel * KV_BLOCK_TOKENS).min(KV_BLOCK_TOKENS);
         within(tokens.start) / self.group..within(tokens.end).div_ceil(self.group)
@@ -52,7 +54,7 @@ impl ValueShape {
     }
 }
 
-/// The part that is value number `i` of a word of `group` values.
+/// Returns the mask of value number `i` in a word of `group` values.
 fn mask(group: usize, i: usize) -> u32 {
     match (group, i) {
         (1, _) => u32::MAX,
@@ -61,7 +63,7 @@ fn mask(group: usize, i: usize) -> u32 {
     }
 }
 
-/// Value number `i` of a word of `group` values.
+/// Returns value number `i` of a word of `group` values.
 fn value(word: u32, group: usize, i: usize) -> f32 {
     let mask = mask(group, i);
     let bits = word & mask;
@@ -69,8 +71,8 @@ fn value(word: u32, group: usize, i: usize) -> f32 {
 }
 
 impl FinitePanels {
-    /// `panels` without what is not finite among the values of `tokens`, counted from the first panel's first; `None` where
-    /// all of them are.
+    /// Returns `panels` without the non-finite values of `tokens`, counted from the first token of the first panel;
+    /// `None` if all values are finite.
     pub(super) fn of(panels: &[&[u32]], tokens: &Range<usize>, shape: ValueShape) -> Option<Self> {
         let ValueShape { dim, group, .. } = shape;
         let part = |i: usize| shape.rows(i, tokens).start * dim..shape.rows(i, tokens).end * dim;
@@ -94,12 +96,12 @@ impl FinitePanels {
         Some(found)
     }
 
-    /// The panels.
+    /// Returns the panels.
     pub(super) fn panels(&self) -> Vec<&[u32]> {
         self.panels.iter().map(Vec::as_slice).collect()
     }
 
-    /// Adds what was taken out to the sums, `[dim]`, of a row that sees the first `seen` tokens.
+    /// Adds the contributions of the removed values to the sums, `[dim]`, of a row that sees the first `seen` tokens.
     pub(super) fn add_taken(&self, seen: usize, weights: &[u32], sums: &mut [f32]) {
         for &Taken { token, column, value } in self.taken.iter().filter(|taken| taken.token < seen) {
             let group = self.shape.weight_group;
