@@ -1,29 +1,30 @@
-//! How keys and values of a block of 64 tokens lie in memory.
+//! The memory layout of keys and values of a block of 64 tokens.
 //!
-//! Keys and values are stored as the very panels the attention kernels multiply, so that a prefill packs nothing and
-//! a decode step streams them once. With groups of `P` = 1 (f32), 2 (bf16) or 4 (8-bit) values, as the dot product
-//! instructions take them, a head of a block is
+//! Keys and values are stored as the panels that the attention kernels multiply, so that a prefill packs nothing and
+//! a decode step streams them once. Values are in groups of `P` = 1 (f32), 2 (bf16) or 4 (8-bit), as the dot product
+//! instructions take them. A head of a block is
 //!
-//! - keys `[dim / P, 64 tokens, P]`: a register holds the same dimensions of 16 keys, so scores need no horizontal sum;
+//! - keys `[dim / P, 64 tokens, P]`: a register holds the same dimensions of 16 keys, so scores need no horizontal
+//!   sum;
 //! - values `[64 / P tokens, dim, P]`: a register holds 16 dimensions of the same tokens;
-//! - for 8 bit, the scales of 64 keys, then of 64 values; a byte `b` stands for `(b - 128) * scale`. The scale of values
-//!   of which any is no finite number is NaN, so that none is hidden.
+//! - for 8 bit, the scales of 64 keys, then of 64 values; a byte `b` represents `(b - 128) * scale`. If any value of
+//!   a row is non-finite, the scale is NaN, so that it shows.
 //!
 //! Invariant: tokens that were never stored read as finite numbers.
 
 use crate::{KV_BLOCK_TOKENS, KvFormat};
 use half::bf16;
 
-/// What is added to a stored 8-bit value: the unsigned operand of the dot product instructions.
+/// Offset added to a stored 8-bit value, for the unsigned operand of the dot product instructions.
 pub(crate) const Q8_OFFSET: f32 = 128.0;
 
-/// How one head of a block lies in memory.
+/// The memory layout of one head of a block.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HeadShape {
     pub(crate) format: KvFormat,
-    /// Values per head, as the model has them.
+    /// Values per head of the model.
     pub(crate) dim: usize,
-    /// `P` of the module's introduction.
+    /// `P` of the [module documentation](self).
     pub(crate) group: usize,
 }
 
@@ -37,12 +38,12 @@ impl HeadShape {
         Self { format, dim, group }
     }
 
-    /// Bytes of one value.
+    /// Returns the bytes of one value.
     fn value_bytes(self) -> usize {
         4 / self.group
     }
 
-    /// Bytes of the keys (or values) of one head of a block.
+    /// Returns the bytes of the keys (or values) of one head of a block.
     pub(crate) fn panel_bytes(self) -> usize {
         KV_BLOCK_TOKENS * self.dim.next_multiple_of(self.group) * self.value_bytes()
     }
@@ -55,12 +56,12 @@ impl HeadShape {
         2 * (self.panel_bytes() + self.scale_bytes())
     }
 
-    /// Where dimension `d` of token `t` lies in a key panel, in values.
+    /// Returns the index of dimension `d` of token `t` in a key panel, in values.
     pub(crate) fn key_index(self, t: usize, d: usize) -> usize {
         ((d / self.group) * KV_BLOCK_TOKENS + t) * self.group + d % self.group
     }
 
-    /// Where dimension `d` of token `t` lies in a value panel, in values.
+    /// Returns the index of dimension `d` of token `t` in a value panel, in values.
     pub(crate) fn value_index(self, t: usize, d: usize) -> usize {
         ((t / self.group) * self.dim + d) * self.group + t % self.group
     }
@@ -81,11 +82,11 @@ pub(crate) struct KvHead<'a> {
 /// Keys and values of one head for consecutive tokens, as columns of tensors.
 #[derive(Clone, Copy)]
 pub(crate) struct KvRows<'a> {
-    /// From the first token's key on.
+    /// Begins with the first token's key.
     pub(crate) keys: &'a [f32],
-    /// From the first token's value on.
+    /// Begins with the first token's value.
     pub(crate) values: &'a [f32],
-    /// Distance of tokens.
+    /// Distance between tokens, in values.
     pub(crate) stride: usize,
     pub(crate) dim: usize,
     /// Number of tokens.
@@ -93,14 +94,14 @@ pub(crate) struct KvRows<'a> {
 }
 
 impl<'a> KvRows<'a> {
-    /// Key and value of token `i`, `[dim]` each.
+    /// Returns key and value of token `i`, `[dim]` each.
     pub(crate) fn token(&self, i: usize) -> (&'a [f32], &'a [f32]) {
         let start = i * self.stride;
         (&self.keys[start..start + self.dim], &self.values[start..start + self.dim])
     }
 }
 
-/// One head of one block, to be written.
+/// One head of one block, for writing.
 pub(crate) struct KvHeadMut<'a> {
     pub(crate) shape: HeadShape,
     pub(crate) keys: &'a mut [u8],
@@ -110,13 +111,13 @@ pub(crate) struct KvHeadMut<'a> {
 }
 
 impl<'a> KvHead<'a> {
-    /// A head without scales: keys, then values.
+    /// Returns a head without scales from its panels: keys, then values.
     pub(crate) fn of_panels(shape: HeadShape, panels: &'a [u8]) -> Self {
         let (keys, values) = panels.split_at(shape.panel_bytes());
         Self { shape, keys, values, key_scales: &[], value_scales: &[] }
     }
 
-    /// The key of token `t`, `[dim]`.
+    /// Reads the key of token `t`, `[dim]`.
     pub(crate) fn read_key(&self, t: usize, out: &mut [f32]) {
         let scale = self.key_scales.get(t).copied().unwrap_or(1.0);
         for (d, out) in out.iter_mut().enumerate() {
@@ -124,7 +125,7 @@ impl<'a> KvHead<'a> {
         }
     }
 
-    /// The value of token `t`, `[dim]`.
+    /// Reads the value of token `t`, `[dim]`.
     pub(crate) fn read_value(&self, t: usize, out: &mut [f32]) {
         let scale = self.value_scales.get(t).copied().unwrap_or(1.0);
         for (d, out) in out.iter_mut().enumerate() {
@@ -142,13 +143,13 @@ impl<'a> KvHead<'a> {
 }
 
 impl<'a> KvHeadMut<'a> {
-    /// A head without scales: keys, then values.
+    /// Returns a head without scales from its panels: keys, then values.
     pub(crate) fn of_panels(shape: HeadShape, panels: &'a mut [u8]) -> Self {
         let (keys, values) = panels.split_at_mut(shape.panel_bytes());
         Self { shape, keys, values, key_scales: &mut [], value_scales: &mut [] }
     }
 
-    /// Stores key and value, `[dim]` each, of token `t`. The definition of the format.
+    /// Stores key and value, `[dim]` each, of token `t`. This function defines the format.
     pub(crate) fn store(&mut self, t: usize, key: &[f32], value: &[f32]) {
         let shape = self.shape;
         let key_scale = scale(shape.format, key);
@@ -163,12 +164,13 @@ impl<'a> KvHeadMut<'a> {
     }
 }
 
-/// Below it values count as zeros: their scale would be no normal number, and too coarse for its quotients to fit a byte.
+/// If the largest magnitude is below this, values count as zeros: their scale would be subnormal, and too coarse for
+/// the quotients to fit a byte.
 const TINY: f32 = 127.0 * f32::MIN_POSITIVE;
 
-/// The scale of 8-bit values of which `largest` is the largest magnitude, found by comparing bits as integers, in which
-/// order infinity is above all numbers and NaN above infinity: those two make it NaN. The largest magnitude becomes 127;
-/// zeros have a scale of 1 so that nothing is divided by zero.
+/// Returns the scale of 8-bit values whose largest magnitude is `largest`. The caller finds it by comparing bits as
+/// integers, which orders infinity above all numbers and NaN above infinity; either makes the scale NaN. The largest
+/// magnitude becomes 127. Zeros have a scale of 1, so that nothing is divided by zero.
 pub(crate) fn q8_scale(largest: f32) -> f32 {
     if !largest.is_finite() {
         f32::NAN

@@ -1,8 +1,8 @@
-//! The kernels of a level, as types: what instruction sets implement and operations call.
+//! The types of a level's kernels: what instruction sets implement and operations call.
 //!
-//! Kernels do numbers, on one thread; what is cut into tasks, and how, is decided in [`super::ops`] and is the same for
-//! all levels. [`super::arch::scalar`] defines what each computes. Calling any of them asks for the instructions that the
-//! table was chosen for ([`super::dispatch`]).
+//! Kernels compute on one thread. [`super::ops`] decides how operations are cut into tasks, in the same way for all
+//! levels. [`super::arch::scalar`] defines what each kernel computes. Calling a kernel requires the instructions that
+//! the table was selected for ([`super::dispatch`]).
 
 pub(crate) mod activations;
 pub(crate) mod attention;
@@ -23,14 +23,14 @@ pub(crate) struct Kernels {
     pub(crate) attention: AttentionKernels,
     /// Products with packed weights for fewer than `packed_many_from` rows.
     pub(crate) packed_few: PackedKernels,
-    /// The same for at least as many; both give the same bits.
+    /// Products with packed weights for at least as many rows; both give the same bits.
     pub(crate) packed_many: PackedKernels,
     pub(crate) packed_many_from: usize,
     pub(crate) peak: PeakKernels,
 }
 
 impl Kernels {
-    /// The kernels of products with packed weights for so many rows.
+    /// Returns the kernels of products with packed weights for `rows` rows.
     pub(crate) fn packed(&self, rows: usize) -> &PackedKernels {
         if rows < self.packed_many_from { &self.packed_few } else { &self.packed_many }
     }
@@ -50,10 +50,10 @@ pub(crate) struct RowKernels {
     pub(crate) round_bf16: unsafe fn(&[f32], &mut [u16]),
 }
 
-/// Runs rounds of multiply-adds on registers alone and returns the operations done.
+/// Runs rounds of multiply-adds on registers alone and returns the number of operations.
 pub(crate) type PeakKernel = unsafe fn(rounds: usize) -> usize;
 
-/// What the instruction set can do at most.
+/// Measures the most that the instruction set can do.
 #[derive(Clone, Copy)]
 pub(crate) struct PeakKernels {
     pub(crate) int8: PeakKernel,

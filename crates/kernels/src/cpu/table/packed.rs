@@ -5,11 +5,11 @@ use crate::PackedFormat;
 use crate::quant::PANEL;
 use std::ops::Range;
 
-/// Packed activations that one sweep over the panels keeps in the shared L3: with 8192 values to a row, 2,048 rows
-/// are 19 MB and would be read from memory again for each of the panels.
+/// Bytes of packed activations that one sweep over the panels keeps in the shared L3 cache. With 8192 values per row,
+/// 2,048 rows are 19 MB and would otherwise be read from memory again for each panel.
 pub(crate) const SWEEP_BYTES: usize = 4 << 20;
 
-/// Turns a q4 panel into the q8 panel of the same values.
+/// Unpacks a q4 panel to the q8 panel of the same values.
 pub(crate) type Unpack = unsafe fn(q4: &[u8], q8: &mut [u8]);
 
 /// Calls a kernel that is compiled for each number of rows of a tile: `by_rows!(rows, kernel(arguments))`.
@@ -36,25 +36,25 @@ pub(crate) type PanelProduct =
 /// The kernels of products with packed weights.
 #[derive(Clone, Copy)]
 pub(crate) struct PackedKernels {
-    /// Quantizes up to `tile_rows` rows, `[rows, k]`, to a tile.
+    /// Quantizes up to `tile_rows` rows, `[rows, k]`, into a tile.
     pub(crate) quantize: unsafe fn(x: &[f32], k: usize, tile: &mut [u8]),
     /// The product with a q8 panel.
     pub(crate) q8: PanelProduct,
-    /// The same for a q4 panel and few rows, unpacking as it goes.
+    /// The product of few rows with a q4 panel, unpacked on the fly.
     pub(crate) q4: PanelProduct,
-    /// Turns a q4 panel into a q8 one; `None` where `q4` is the fastest for many rows too.
+    /// Unpacks a q4 panel to a q8 one; `None` if `q4` is also the fastest for many rows.
     pub(crate) unpack_q4: Option<Unpack>,
     /// Rows of a tile of quantized activations.
     pub(crate) tile_rows: usize,
-    /// Rows computed between two looks at the epilogue, whole tiles: their sums stay in L1 beside the block of weights
-    /// that they all use.
+    /// Rows computed between two runs of the epilogue, in whole tiles: their sums stay in the L1 cache together with
+    /// the block of weights that all of them use.
     pub(crate) chunk_rows: usize,
-    /// Quantized activations that one sweep over the panels works on.
+    /// Bytes of quantized activations that one sweep over the panels uses.
     pub(crate) sweep_bytes: usize,
 }
 
 impl PackedKernels {
-    /// What multiplies panels of `format` as they are stored.
+    /// Returns the kernel that multiplies panels of `format` as they are stored.
     pub(crate) fn product(&self, format: PackedFormat) -> PanelProduct {
         match format {
             PackedFormat::Q8 => self.q8,
@@ -62,7 +62,7 @@ impl PackedKernels {
         }
     }
 
-    /// What turns panels of `format` into q8 ones, where that pays for many rows.
+    /// Returns the function that unpacks panels of `format` to q8 if that pays off for many rows.
     pub(crate) fn unpack(&self, format: PackedFormat) -> Option<Unpack> {
         match format {
             PackedFormat::Q8 => None,
@@ -71,7 +71,7 @@ impl PackedKernels {
     }
 }
 
-/// A panel, and the bytes that its thread needs after it: kernels fetch them while they finish the panel.
+/// A panel, and the bytes that the thread needs after it: kernels prefetch them while they finish the panel.
 #[derive(Clone, Copy)]
 pub(crate) struct Panel<'a> {
     pub(crate) bytes: &'a [u8],
@@ -81,13 +81,14 @@ pub(crate) struct Panel<'a> {
 
 #[cfg(target_arch = "x86_64")]
 impl Panel<'_> {
-    /// Where block `index`, of `size` bytes, of the next panel begins: an address to fetch.
+    /// Returns the address of block `index` of the next panel, for prefetching. Blocks have `size` bytes.
     #[inline(always)]
     pub(crate) fn next_block(&self, index: usize, size: usize) -> *const u8 {
         self.next.as_ptr().wrapping_add(index * size)
     }
 
-    /// Where block `index`, of `size` bytes, of the panel and what comes after it begins: an address to fetch.
+    /// Returns the address of block `index`, counted through the panel and what follows it, for prefetching. Blocks
+    /// have `size` bytes.
     #[inline(always)]
     pub(crate) fn ahead(&self, index: usize, size: usize) -> *const u8 {
         match (index * size).checked_sub(self.bytes.len()) {
@@ -97,17 +98,17 @@ impl Panel<'_> {
     }
 }
 
-/// The sums of one panel for some rows: `[rows, stride]`, of which 64 columns are the panel's.
+/// The sums of one panel for some rows: `[rows, stride]`, of which 64 columns belong to the panel.
 pub(crate) struct Sums<'a> {
     pub(crate) values: &'a mut [f32],
     pub(crate) stride: usize,
-    /// A kernel's own: which lanes of a register of sums have been begun.
+    /// For the kernel: the lanes of a register of sums that already hold partial sums.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only AVX-512 has masks"))]
     pub(crate) keep: u16,
 }
 
 impl Sums<'_> {
-    /// The panel's columns of row `row`.
+    /// Returns the panel's columns of row `row`.
     #[inline(always)]
     pub(crate) fn row(&mut self, row: usize) -> &mut [f32; PANEL] {
         self.values[row * self.stride..].first_chunk_mut().expect("a row has the panel's columns")
@@ -118,7 +119,7 @@ impl Sums<'_> {
         (0..rows).for_each(|row| self.row(row).fill(0.0));
     }
 
-    /// The rows from `first` on.
+    /// Returns the rows from `first` on.
     #[inline(always)]
     pub(crate) fn rows(&mut self, first: usize) -> Sums<'_> {
         Sums { values: &mut self.values[first * self.stride..], ..*self }
