@@ -1,4 +1,4 @@
-//! Kernels for x86-64, one folder per instruction set. [`avxvnni`] and [`amx`] add to [`avx2`] and [`avx512`].
+//! Kernels for x86-64, one folder per instruction set. [`avxvnni`] extends [`avx2`], and [`amx`] extends [`avx512`].
 
 pub(crate) mod amx;
 pub(crate) mod avx2;

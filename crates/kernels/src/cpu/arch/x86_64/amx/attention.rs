@@ -1,8 +1,8 @@
-//! The products of the blocked attention, see [`crate::cpu::ops::flash`], on tiles of bf16. Everything between them is
-//! AVX-512's, and is computed beside them.
+//! The products of blocked attention, see [`crate::cpu::ops::flash`], on tiles of bf16. Everything between them uses
+//! AVX-512 and runs at the same time.
 //!
-//! Panels of keys, `[dim / 2, 64]` words, and of values, `[32, dim]` words, are registers of the right factor as they lie:
-//! 16 rows by 16 columns. Queries and weights are rows of the left one.
+//! Panels of keys, `[dim / 2, 64]` words, and of values, `[32, dim]` words, are registers of the right factor in
+//! their stored layout: 16 rows by 16 columns. Queries and weights are rows of the left factor.
 
 use super::rectangle::{Left, Pass, Right, STEP, Sums, multiply};
 use super::row;
@@ -16,18 +16,18 @@ use std::marker::PhantomData;
 
 /// Columns of a piece: two registers.
 const COLUMNS: usize = 2 * TILE;
-/// Steps of a panel of values.
+/// Steps per panel of values.
 const PANEL_STEPS: usize = KV_BLOCK_TOKENS / 2 / STEP;
-/// Steps of values, of four products each, after which something else is done: as many products as two steps of scores.
+/// Steps of values, of four products each, between two calls of `meanwhile`: as many products as two steps of scores.
 const STEPS_BETWEEN: usize = 4;
 
 const _: () = assert!(OVERLAPPED_ROWS == 2 * TILE && KV_BLOCK_TOKENS.is_multiple_of(COLUMNS));
 
-/// The kernel on some tiles.
+/// The kernel on tiles of type `T`.
 pub(super) struct Kernel<T>(PhantomData<T>);
 
 impl<T: Tiles> Kernel<T> {
-    /// In pairs of bf16.
+    /// The kernel with pairs of bf16.
     pub(super) const BF16: FlashKernel = FlashKernel {
         products: Products::Overlapped(Overlapped { scores: scores::<T>, values: values::<T> }),
         single_rows: SingleRows { f32: None, bf16: None, q8: Some(row::Q8) },
@@ -49,7 +49,7 @@ fn scores<T: Tiles>(
     }
 }
 
-/// The same for up to `ROWS` rows.
+/// Computes [`scores`] for up to `ROWS` rows.
 #[inline(always)]
 fn scores_of<T: Tiles, const ROWS: usize>(
     q: Queries<'_>,
@@ -64,7 +64,7 @@ fn scores_of<T: Tiles, const ROWS: usize>(
     assert!(scores.len() >= (ROWS - 1) * SCORES_STRIDE + count.next_multiple_of(COLUMNS), "scores");
     let scores = scores.as_mut_ptr();
     for pass in Pass::all(q.count) {
-        // SAFETY: this level has tiles; the largest offsets reached are those asserted.
+        // SAFETY: this level has AMX; the largest offsets reached are those asserted.
         unsafe {
             let _tiles = Configured::<T>::new(&pass.shapes());
             let start = q.words.as_ptr().add(pass.first);
@@ -96,7 +96,7 @@ fn values<T: Tiles>(
     }
 }
 
-/// The same for up to `ROWS` rows.
+/// Computes [`values`] for up to `ROWS` rows.
 #[inline(always)]
 fn values_of<T: Tiles, const ROWS: usize>(
     weights: Queries<'_>,
@@ -113,7 +113,7 @@ fn values_of<T: Tiles, const ROWS: usize>(
     assert!(sums.len() >= ROWS * dim, "sums");
     let sums = sums.as_mut_ptr();
     for pass in Pass::all(count) {
-        // SAFETY: this level has tiles; the largest offsets reached are those asserted.
+        // SAFETY: this level has AMX; the largest offsets reached are those asserted.
         unsafe {
             let _tiles = Configured::<T>::new(&pass.shapes());
             let left =

@@ -1,4 +1,5 @@
-//! One small product of each kernel of bf16 tiles, compared with integers: a few microseconds before they are trusted.
+//! Compares one small product of each bf16 tile kernel with integers. This takes a few microseconds before the
+//! kernels are used.
 
 use super::attention;
 use super::gemm::{self, ROWS};
@@ -6,20 +7,21 @@ use super::tiles::Tiles;
 use crate::KV_BLOCK_TOKENS;
 use crate::cpu::table::attention::{OVERLAPPED_ROWS, Products, Queries, SCORES_STRIDE};
 
-/// Small integers, whose products and sums bf16 and f32 have exactly, so that no order of a sum shows.
+/// Returns a small integer. bf16 and f32 represent the products and sums of these integers exactly, so the order of a
+/// sum does not matter.
 fn number(i: usize, j: usize) -> i32 {
     (i * 7 + j * 3 + i * j % 5) as i32 % 17 - 8
 }
 
-/// Two of them as a word.
+/// Packs two such integers as a word.
 fn word(low: i32, high: i32) -> u32 {
     ((low as f32).to_bits() >> 16) | (high as f32).to_bits()
 }
 
-/// Whether products on tiles are what they should be on this processor.
+/// Returns whether the tile products are correct on this processor.
 ///
 /// # Safety
-/// The processor has AVX-512 with BF16 and AMX-BF16, and the system lets this process use them.
+/// The processor must have AVX-512 with BF16 and AMX-BF16, and the system must let this process use them.
 pub(crate) unsafe fn bf16_is_right<T: Tiles>() -> bool {
     // SAFETY: by the caller's promise.
     unsafe { gemm_is_right::<T>() && attention_is_right::<T>() }
@@ -28,13 +30,13 @@ pub(crate) unsafe fn bf16_is_right<T: Tiles>() -> bool {
 /// Words along K: a whole step and a part of one.
 const WORDS: usize = 24;
 
-/// The sum over so many words of products of a row of numbers and a column of others.
+/// Returns the expected sum, over `words` words, of the products of a row of numbers and a column of others.
 fn expected(row: usize, column: usize, words: usize) -> f32 {
     (0..2 * words).map(|k| number(row, k) * number(k, column)).sum::<i32>() as f32
 }
 
 /// # Safety
-/// As [`bf16_is_right`].
+/// Same as for [`bf16_is_right`].
 unsafe fn gemm_is_right<T: Tiles>() -> bool {
     const PANEL: usize = 64;
     let kernel = gemm::Kernel::<T>::BF16;
@@ -54,7 +56,7 @@ unsafe fn gemm_is_right<T: Tiles>() -> bool {
 }
 
 /// # Safety
-/// As [`bf16_is_right`].
+/// Same as for [`bf16_is_right`].
 unsafe fn attention_is_right<T: Tiles>() -> bool {
     const DIM: usize = 2 * WORDS;
     const COUNT: usize = 96;
@@ -63,7 +65,7 @@ unsafe fn attention_is_right<T: Tiles>() -> bool {
         let words = (0..OVERLAPPED_ROWS * stride).map(|i| (i / stride, i % stride * 2));
         words.map(|(row, k)| word(number(row, k), number(row, k + 1))).collect()
     };
-    // words of the rows from `first` on, `columns` in each, the first being number `column`
+    // words of `rows` rows from `first` on, each with `columns` columns from number `column` on
     let right = |first: usize, rows: usize, columns: usize, column: usize| -> Vec<u32> {
         let words = (0..rows * columns).map(|i| (2 * (first + i / columns), column + i % columns));
         words.map(|(k, col)| word(number(k, col), number(k + 1, col))).collect()
@@ -103,7 +105,7 @@ mod tests {
     use super::*;
     use crate::testing;
 
-    /// Tiles on which the sums of the second columns go astray.
+    /// Tiles that give wrong sums for the second columns.
     enum Wrong {}
 
     impl Tiles for Wrong {

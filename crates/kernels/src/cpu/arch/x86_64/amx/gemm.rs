@@ -1,7 +1,7 @@
-//! The matrix kernel of bf16: tiles of 32 rows x 64 columns, two and two registers of sums at a time.
+//! The matrix kernel of bf16: tiles of 32 rows x 64 columns, computed two by two registers of sums at a time.
 //!
-//! A panel is the one of AVX-512, `[words, 64]`, whose every 16 rows and 16 columns are a register of weights. The input is
-//! packed likewise, in steps of 16 words: `[32, 16]`, so that a row of a register is a line.
+//! A panel has the layout of AVX-512, `[words, 64]`; every 16 rows by 16 columns of it are a register of weights. The
+//! input is packed in a similar way, in steps of 16 words: `[32, 16]`, so that a row of a register is a cache line.
 
 use super::rectangle::{Left, Pass, Right, STEP, Sums, multiply};
 use super::tiles::{Configured, TILE, Tiles};
@@ -18,11 +18,11 @@ pub(super) const ROWS: usize = 2 * TILE;
 const PANEL: usize = 64;
 const COLUMNS: usize = 2 * TILE;
 
-/// The kernel on some tiles.
+/// The kernel on tiles of type `T`.
 pub(super) struct Kernel<T>(PhantomData<T>);
 
 impl<T: Tiles> Kernel<T> {
-    /// Pairs of bf16.
+    /// The kernel with pairs of bf16.
     pub(super) const BF16: GemmKernel =
         GemmKernel { rows: ROWS, group: 2, pack_input, pack_weights: pack::weights_pairs, tile: tile::<T> };
 }
@@ -51,8 +51,8 @@ fn tile<T: Tiles>(words: usize, input: &[u32], panel: &[u32], sums: &mut [f32], 
     assert!(input.len() >= words * ROWS && panel.len() >= words * PANEL && sums.len() >= ROWS * PANEL);
     let sums = sums.as_mut_ptr();
     for pass in Pass::all(words) {
-        // SAFETY: this level has tiles. Steps of `[32, words]` follow each other in the input, of `[words, 64]` in the
-        // panel; both and the sums are as large as asserted.
+        // SAFETY: this level has AMX. Steps of `[32, words]` follow each other in the input, and steps of `[words,
+        // 64]` in the panel; both and the sums are as large as asserted.
         unsafe {
             let _tiles = Configured::<T>::new(&pass.shapes());
             for col in (0..PANEL).step_by(COLUMNS) {

@@ -1,8 +1,8 @@
-//! AMX, whose unit of work is a tile: up to 16 rows of 64 bytes (Intel since Sapphire Rapids), beside AVX-512.
+//! AMX in addition to AVX-512 (Intel since Sapphire Rapids). Its unit of work is a tile: up to 16 rows of 64 bytes.
 //!
-//! Products with packed weights are of bytes ([`packed`]); products with dense bf16 weights ([`gemm`]) and attention
-//! ([`attention`]) are of bf16. Everything is written for any [`Tiles`]: the processor's, or those in plain Rust that tests
-//! use where there are none.
+//! Products with packed weights multiply bytes ([`packed`]); products with dense bf16 weights ([`gemm`]) and
+//! attention ([`attention`]) multiply bf16. All code is generic over [`Tiles`]: the processor's, or those in plain
+//! Rust that tests use on processors without AMX.
 
 mod attention;
 mod check;
@@ -21,7 +21,7 @@ use crate::cpu::table::attention::AttentionKernels;
 use crate::cpu::table::dense::DenseKernels;
 use crate::cpu::table::{Kernels, PeakKernels};
 
-/// Tiles of bytes beside the kernels `avx512`.
+/// Adds tiles of bytes to the kernels `avx512`.
 pub(crate) const fn int8<T: Tiles>(avx512: Kernels) -> Kernels {
     Kernels {
         packed_many: packed::kernels::<T>(),
@@ -31,7 +31,7 @@ pub(crate) const fn int8<T: Tiles>(avx512: Kernels) -> Kernels {
     }
 }
 
-/// Tiles of bf16 beside the kernels `others`; asks for AVX-512 BF16 too.
+/// Adds tiles of bf16 to the kernels `others`; also requires AVX-512 BF16.
 pub(crate) const fn bf16<T: Tiles>(others: Kernels) -> Kernels {
     Kernels {
         dense: DenseKernels { gemm_bf16: Some(&gemm::Kernel::<T>::BF16), ..others.dense },

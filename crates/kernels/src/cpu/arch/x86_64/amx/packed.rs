@@ -1,12 +1,13 @@
-//! Products with packed weights with AMX, whose unit of work is a tile: 16 rows of 64 bytes (Intel since Sapphire Rapids).
-//! [`crate::cpu::arch::scalar::packed`] defines what they compute.
+//! Products with packed weights on AMX, whose unit of work is a tile: 16 rows of 64 bytes (Intel since Sapphire
+//! Rapids). [`crate::cpu::arch::scalar::packed`] defines the results.
 //!
-//! `tdpbsud` multiplies 16 rows of 64 signed bytes by 64 x 16 unsigned ones, the latter in groups of four along K as
-//! [`crate::quant`] stores them: a block is eight such tiles as it is. In 16 cycles it does what 256 `vpdpbusd` do, of
-//! which 32 would fit; making floats of the sums takes as long, and so is done while the next ones are multiplied.
+//! `tdpbsud` multiplies 16 rows of 64 signed bytes by 64 x 16 unsigned ones. The unsigned bytes are in groups of four
+//! along K, as [`crate::quant`] stores them: a block is eight such tiles in its stored layout. In 16 cycles the
+//! instruction does the work of 256 `vpdpbusd`, of which only 32 would fit in that time. Converting the sums to
+//! floats takes as long, so it is done while the next sums are multiplied.
 //!
-//! Rows of a tile lie one after the other here, `[rows][128]`, not interleaved. Few rows are left to AVX-512, for tiles
-//! would be all but empty ([`ROWS_MIN`]).
+//! Rows of a tile are stored one after another here, `[rows][128]`, not interleaved. Few rows are left to AVX-512,
+//! because their tiles would be nearly empty ([`ROWS_MIN`]).
 
 use super::tiles::{ROW, Shapes, TILE, TileShape, Tiles};
 use crate::cpu::arch::x86_64::avx512::packed::{
@@ -34,16 +35,17 @@ pub(super) const fn kernels<T: Tiles>() -> PackedKernels {
     }
 }
 
-/// Rows from which tiles are the faster: one thread does 88 G operations/s of 4 x 3,072 x 16,384 and 280 of 16 rows
-/// where AVX-512 does 115 and 315.
+/// Number of rows from which tiles are faster. With a weight of 3,072 x 16,384, one thread does 88 G operations/s for
+/// 4 rows and 280 for 16 rows, where AVX-512 does 115 and 315.
 pub(super) const ROWS_MIN: usize = TILE + 1;
-/// Four tiles: their sums, 64 x 64 f32, are 16 KB of L1's 48.
+/// Four tiles: their sums, 64 x 64 f32, are 16 KB of the 48 KB of the L1 cache.
 const CHUNK_ROWS: usize = 4 * TILE;
-/// Half of the L2 of 2 MB, so that the activations stay there beside the panel that they are multiplied with: the L3
-/// of these processors gives a core some 10 bytes a cycle, and 32 rows of a group are 5 KB in 300 cycles.
+/// Half of the L2 cache of 2 MB, so that the activations stay there together with the panel that they are multiplied
+/// with. The L3 cache of these processors delivers some 10 bytes per cycle to a core, and 32 rows of a group are 5 KB
+/// in 300 cycles.
 const SWEEP_BYTES: usize = 1 << 20;
-/// q4 blocks that are unpacked before they are multiplied, of 8 KB: between them a step of one is multiplied while the last
-/// of the one before is made floats.
+/// Number of buffers for unpacked q4 blocks, of 8 KB. With two, a step of one block is multiplied while the last step
+/// of the block before is converted to floats.
 const UNPACKED: usize = 2;
 /// Sums of a step: two tiles of rows by two of columns.
 const SUMS: usize = 4 * TILE * TILE;
@@ -95,19 +97,20 @@ fn q4<T: Tiles>(panel: Panel<'_>, x: &QuantizedRows<'_>, rows: Range<usize>, y: 
     }
 }
 
-/// Sums 0 to 3 and rows 4 and 5 of two tiles with so many rows each; weights 6 and 7.
+/// Returns the shapes for two tiles with the given numbers of rows: registers 0 to 3 hold sums, 4 and 5 rows of the
+/// two tiles, 6 and 7 weights.
 fn shapes([first, second]: [usize; 2]) -> Shapes {
     let rows = [first, first, second, second, first, second, TILE, TILE];
     Shapes::new(rows.map(|rows| TileShape { rows, ..TileShape::FULL }))
 }
 
-/// Sums of a step that have been multiplied and not yet added.
+/// A step whose sums have been multiplied but not yet added.
 struct Step<'a> {
     block: &'a [u8],
     tiles: [TileGroup<'a>; 2],
     /// First row, within y.
     row: usize,
-    /// Which 32 of the 64 columns.
+    /// Which half of the 64 columns: 32 each.
     half: usize,
     keep: __mmask16,
 }
@@ -120,15 +123,15 @@ impl StepSums {
     const ZERO: Self = Self([0; SUMS]);
 }
 
-/// A q8 block to multiply, and where the one of the next panel begins, which is fetched meanwhile.
+/// A q8 block to multiply, and the address of the block of the next panel, which is prefetched meanwhile.
 struct Fetching<'a> {
     block: &'a [u8],
     next: Option<*const u8>,
 }
 
-/// The tile registers; they are given back with it.
+/// The tile registers, which are released on drop.
 struct Registers<T: Tiles> {
-    /// Rows of the two tiles that they have shapes for.
+    /// Numbers of rows of the two tiles that the registers are configured for.
     shape: [usize; 2],
     tiles: PhantomData<T>,
 }
@@ -138,7 +141,7 @@ impl<T: Tiles> Registers<T> {
         Self { shape: [0; 2], tiles: PhantomData }
     }
 
-    /// Gives them the shapes for tiles of so many rows, where they have others.
+    /// Configures the registers for tiles with these numbers of rows, unless they already are.
     #[inline(always)]
     fn fit(&mut self, shape: [usize; 2]) {
         if shape != self.shape {
@@ -156,22 +159,22 @@ impl<T: Tiles> Drop for Registers<T> {
     }
 }
 
-/// Multiplies one step while the one before it is made floats.
+/// Multiplies one step while the sums of the step before it are converted to floats.
 struct Pipeline<'a, T: Tiles> {
     sums: &'a mut [StepSums; 2],
     registers: &'a mut Registers<T>,
-    /// Which of `sums` is `pending`'s.
+    /// Which of `sums` holds the sums of `pending`.
     at: usize,
     pending: Option<Step<'a>>,
 }
 
 impl<'a, T: Tiles> Pipeline<'a, T> {
-    /// Leaves its sums in `sums`, whatever stands there before.
+    /// Creates a pipeline that keeps its sums in `sums`, whose previous contents do not matter.
     fn new(sums: &'a mut [StepSums; 2], registers: &'a mut Registers<T>) -> Self {
         Self { sums, registers, at: 0, pending: None }
     }
 
-    /// `y += ` the product of a block and group `group` of some rows, but for the last step's.
+    /// `y += ` the product of a block and group `group` of some rows, except the last step.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
     fn block(
@@ -196,7 +199,7 @@ impl<'a, T: Tiles> Pipeline<'a, T> {
         }
     }
 
-    /// Multiplies a step while the sums of the one before it are added.
+    /// Multiplies a step while the sums of the step before it are added.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
     fn advance(&mut self, step: Step<'a>, next: Option<*const u8>, y: &mut Sums<'_>) {
@@ -214,9 +217,9 @@ impl<'a, T: Tiles> Pipeline<'a, T> {
             out: open.0.as_mut_ptr(),
         };
         let before = self.pending.take().map(|before| (Added::new(&before, done, y), before));
-        // SAFETY: as many rows of 128 bytes are read in two halves as the registers have and the values hold; of the
-        // weights two times 16 rows of 64 and 64 bytes, 256 apart, the last at 31 * 256 + 192; written are up to four
-        // times 16 rows of 64 bytes, which are the sums.
+        // SAFETY: of the values, as many rows of 128 bytes are read, in two halves, as the registers have and the
+        // values hold. Of the weights, two times 16 rows of 64 and 64 bytes are read, 256 apart, the last at 31 * 256
+        // + 192. Written are up to four times 16 rows of 64 bytes, which are the sums.
         unsafe {
             match &before {
                 Some((added, before)) if before.is_full() && shape == [TILE; 2] => {
@@ -252,7 +255,7 @@ impl<'a, T: Tiles> Pipeline<'a, T> {
     }
 }
 
-/// What the tile instructions of a step read and write.
+/// The addresses that the tile instructions of a step read and write.
 struct Addresses {
     first: *const u8,
     second: *const u8,
@@ -260,22 +263,22 @@ struct Addresses {
     out: *mut i32,
 }
 
-/// Pieces that a step's instructions are cut into: the processor looks no further ahead than a piece or two, so tiles
-/// and the sums of the step before are handed to it in turns. (Measured in L1: 103 ns a step; 171 one after the other,
-/// of which the tiles alone are 81.)
+/// Number of pieces that a step's instructions are cut into. The processor looks only one or two pieces ahead, so the
+/// code alternates between tile instructions and the sums of the step before. (Measured in the L1 cache: 103 ns per
+/// step; 171 ns one after the other, of which the tiles alone take 81.)
 const PIECES: usize = 8;
-/// Rows of the step before that are added with each.
+/// Rows of the step before that are added with each piece.
 const PIECE_ROWS: usize = 2 * TILE / PIECES;
-/// Bytes of a block that each piece of its group's first two steps fetches, whole lines.
+/// Bytes of a block that each piece of its group's first two steps prefetches, in whole cache lines.
 const PIECE_FETCH: usize = Q8_BLOCK.div_ceil(2 * PIECES * LINE) * LINE;
 const HALF_FETCH: usize = PIECES * PIECE_FETCH;
-/// Bytes between the rows of the second 64 bytes along K of a block and those of the first.
+/// Bytes from the rows of the first 64 bytes along K of a block to those of the second 64.
 const HALF_BLOCK: usize = ROW / QUAD * STEP;
 
-/// A step of two tiles, with something else to do after each piece.
+/// Runs a step of two tiles, and calls `piece` after each piece.
 ///
 /// # Safety
-/// See [`Pipeline::advance`].
+/// Same as for [`Pipeline::advance`].
 #[inline(always)]
 unsafe fn two_tiles<T: Tiles>(at: &Addresses, piece: impl Fn(usize)) {
     let out = at.out.cast::<u8>();
@@ -316,7 +319,7 @@ unsafe fn two_tiles<T: Tiles>(at: &Addresses, piece: impl Fn(usize)) {
     }
 }
 
-/// Fetches a piece's share of a block to the second-level cache.
+/// Prefetches a piece's share of a block into the L2 cache.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn fetch_lines(start: *const u8) {
@@ -325,10 +328,10 @@ fn fetch_lines(start: *const u8) {
     }
 }
 
-/// A step of one or two tiles with nothing else to do meanwhile.
+/// Runs a step of one or two tiles without other work in between.
 ///
 /// # Safety
-/// See [`Pipeline::advance`].
+/// Same as for [`Pipeline::advance`].
 unsafe fn multiply<T: Tiles>(at: &Addresses, shape: [usize; 2]) {
     let out = at.out.cast::<u8>();
     // SAFETY: by the caller's promise.
@@ -353,7 +356,7 @@ unsafe fn multiply<T: Tiles>(at: &Addresses, shape: [usize; 2]) {
     }
 }
 
-/// Registers to the 32 columns of a step.
+/// Registers per 32 columns of a step.
 const STEP_COLS: usize = PANEL / LANES / 2;
 
 impl Step<'_> {
@@ -361,7 +364,7 @@ impl Step<'_> {
         self.tiles.iter().all(|tile| tile.meta.len() == TILE)
     }
 
-    /// `y += ` the outliers, once all rows have their sums.
+    /// `y += ` the outliers, after all rows have their sums.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
     fn outliers(&self, y: &mut Sums<'_>) {
@@ -375,12 +378,13 @@ impl Step<'_> {
     }
 }
 
-/// A step whose sums are being added: bare addresses, for every instruction counts that is not a tile's.
+/// A step whose sums are being added. It holds raw pointers because every instruction besides those of the tiles
+/// counts.
 struct Added<'a> {
     metas: [*const RowMeta; 2],
     /// Sums of four tiles, `[2][2][16][16]`.
     sums: *const i32,
-    /// The first of the step's 32 columns in its first row, and the values from there to the next row.
+    /// The first of the step's 32 columns in its first row; `stride` is the distance to the next row, in values.
     y: *mut f32,
     stride: usize,
     keep: __mmask16,
@@ -408,12 +412,12 @@ impl<'a> Added<'a> {
     /// `y += ` the scaled sums of a row of a tile.
     ///
     /// # Safety
-    /// The step has the row.
+    /// The step must have the row.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
     unsafe fn row(&self, tile: usize, row: usize) {
-        // SAFETY: a tile has a meta for each of its rows, and 16 rows of 16 sums for each 16 columns; y was found to
-        // reach to the last column of the step's last row.
+        // SAFETY: a tile has a meta for each of its rows, and 16 rows of 16 sums for each 16 columns; y was checked
+        // to reach to the last column of the step's last row.
         unsafe {
             let meta = &*self.metas[tile].add(row);
             let offset = _mm512_set1_epi32(meta.offset);
@@ -428,10 +432,10 @@ impl<'a> Added<'a> {
         }
     }
 
-    /// The rows of piece `piece` of two full tiles.
+    /// Adds the rows of piece `piece` of two full tiles.
     ///
     /// # Safety
-    /// The step is full.
+    /// The step must be full.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
     unsafe fn piece(&self, piece: usize) {
@@ -441,13 +445,13 @@ impl<'a> Added<'a> {
         }
     }
 
-    /// All rows.
+    /// Adds all rows.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
     fn all(&self, step: &Step<'_>) {
         for (tile, group) in step.tiles.iter().enumerate() {
             for row in 0..group.meta.len() {
-                // SAFETY: the step has it.
+                // SAFETY: the step has the row.
                 unsafe { self.row(tile, row) };
             }
         }

@@ -1,12 +1,12 @@
-//! What tiles can do at most: products on registers alone, of random numbers, for zeros take less power and seem a quarter
-//! faster.
+//! The most that tiles can do: products on registers alone. The factors are random numbers, because zeros take less
+//! power and seem a quarter faster.
 
 use super::tiles::{Configured, ROW, Shapes, TILE, TileShape, Tiles};
 
 /// Bytes of two registers of each factor.
 const BYTES: usize = 4 * TILE * ROW;
 
-/// Products of registers that are no less than 1/128 and less than 2, in bf16, of either sign; random bytes too.
+/// Random bytes which, as bf16, are numbers of either sign with magnitudes from 1/128 to less than 2.
 struct Numbers([u8; BYTES]);
 
 impl Numbers {
@@ -22,10 +22,10 @@ impl Numbers {
     }
 }
 
-/// `rounds` times `products`, on registers of which 4 to 7 have numbers.
+/// Calls `products` `rounds` times, on registers of which 4 to 7 hold numbers.
 ///
 /// # Safety
-/// The processor has the instructions.
+/// The processor must have the instructions.
 #[inline(always)]
 unsafe fn burn<T: Tiles>(rounds: usize, products: impl Fn()) {
     let numbers = Numbers::new();
@@ -43,15 +43,15 @@ unsafe fn burn<T: Tiles>(rounds: usize, products: impl Fn()) {
     }
 }
 
-/// Operations of four products of registers whose rows have so many values.
+/// Returns the operations of four products of registers whose rows have `values` values.
 const fn operations(values: usize) -> usize {
     4 * TILE * TILE * values * 2
 }
 
-/// Multiplies bytes, and returns the operations done.
+/// Multiplies bytes. Returns the number of operations.
 ///
 /// # Safety
-/// The processor has AMX-INT8 and the system lets this process use it.
+/// The processor must have AMX-INT8, and the system must let this process use it.
 pub(super) unsafe fn int8<T: Tiles>(rounds: usize) -> usize {
     // SAFETY: by the caller's promise; the registers are full.
     unsafe {
@@ -65,10 +65,10 @@ pub(super) unsafe fn int8<T: Tiles>(rounds: usize) -> usize {
     rounds * operations(ROW)
 }
 
-/// Multiplies pairs of bf16, and returns the operations done.
+/// Multiplies pairs of bf16. Returns the number of operations.
 ///
 /// # Safety
-/// As [`int8`], with AMX-BF16.
+/// Same as for [`int8`], with AMX-BF16.
 pub(super) unsafe fn bf16<T: Tiles>(rounds: usize) -> usize {
     // SAFETY: by the caller's promise; the registers are full.
     unsafe {

@@ -1,8 +1,8 @@
-//! Products of bf16 in pieces of up to two tiles of rows by two of columns, which is what attention and products with dense
-//! weights are made of.
+//! Products of bf16 in pieces of up to two tiles of rows by two of columns. Attention and products with dense weights
+//! are built from these pieces.
 //!
-//! Registers 0 to 3 hold the sums, 4 and 5 the left factor's rows, 6 and 7 the right one's columns. Along K a step is up to
-//! 16 words, pairs of values. The order in which a sum is made depends on K alone.
+//! Registers 0 to 3 hold the sums, 4 and 5 rows of the left factor, 6 and 7 columns of the right one. A step along K
+//! is up to 16 words, each a pair of values. The order of additions in a sum depends only on K.
 
 use super::tiles::{ROW, Shapes, TILE, TileShape, Tiles};
 
@@ -11,7 +11,7 @@ pub(super) const STEP: usize = TILE;
 /// Bytes of a word.
 const WORD: usize = 4;
 
-/// Steps along K of the same size.
+/// Steps of the same size along K.
 #[derive(Clone, Copy)]
 pub(super) struct Pass {
     /// The first word.
@@ -22,14 +22,14 @@ pub(super) struct Pass {
 }
 
 impl Pass {
-    /// The passes of `words` words: whole steps, then what is left.
+    /// Returns the passes of `words` words: whole steps, then the rest.
     pub(super) fn all(words: usize) -> impl Iterator<Item = Self> {
         let whole = Self { first: 0, steps: words / STEP, words: STEP };
         let rest = Self { first: words / STEP * STEP, steps: 1, words: words % STEP };
         [whole, rest].into_iter().filter(|pass| pass.steps > 0 && pass.words > 0)
     }
 
-    /// The registers' shapes.
+    /// Returns the shapes of the registers.
     pub(super) fn shapes(&self) -> Shapes {
         let left = TileShape { bytes: WORD * self.words, ..TileShape::FULL };
         let right = TileShape { rows: self.words, ..TileShape::FULL };
@@ -37,7 +37,7 @@ impl Pass {
         Shapes::new([sums, sums, sums, sums, left, left, right, right])
     }
 
-    /// Bytes of a row of the left factor in one step.
+    /// Returns the bytes of a row of the left factor in one step.
     pub(super) fn row_bytes(&self) -> usize {
         WORD * self.words
     }
@@ -46,37 +46,38 @@ impl Pass {
 /// The left factor of a pass.
 #[derive(Clone, Copy)]
 pub(super) struct Left {
-    /// The first row's words of the first step.
+    /// The words of the first row in the first step.
     pub(super) start: *const u32,
-    /// Bytes from row to row, and from step to step.
+    /// Distance between rows in bytes, and, in `step`, between steps.
     pub(super) row: usize,
     pub(super) step: usize,
 }
 
-/// The right factor of a pass, rows of words of the columns.
+/// The right factor of a pass: rows that hold a word of each column.
 #[derive(Clone, Copy)]
 pub(super) struct Right<F: Fn(usize) -> *const u32> {
-    /// The first row of a step.
+    /// Returns the first row of a step.
     pub(super) of_step: F,
-    /// Bytes from row to row.
+    /// Distance between rows in bytes.
     pub(super) row: usize,
 }
 
-/// The sums.
+/// The sums of a product.
 #[derive(Clone, Copy)]
 pub(super) struct Sums {
     pub(super) start: *mut f32,
-    /// Bytes from row to row.
+    /// Distance between rows in bytes.
     pub(super) row: usize,
-    /// Whether they are added to, or overwritten.
+    /// Whether the products are added to the sums, or overwrite them.
     pub(super) accumulate: bool,
 }
 
-/// `sums (+)= left right`, 32 rows or 16, 32 columns or 16; calls `after` with the number of each step done.
+/// `sums (+)= left right`, with 32 or 16 rows and 32 or 16 columns. Calls `after` with the number of each finished
+/// step.
 ///
 /// # Safety
-/// The registers have the shapes of the pass whose steps these are; as much as these shapes say is readable at every step
-/// of both factors, and writable of the sums.
+/// The registers must have the shapes of the pass that these steps belong to. The memory that these shapes cover must
+/// be readable at every step of both factors, and writable for the sums.
 #[inline(always)]
 pub(super) unsafe fn multiply<T: Tiles, const ROWS: usize, const COLUMNS: usize>(
     left: Left,

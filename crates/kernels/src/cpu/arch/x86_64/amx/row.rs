@@ -1,9 +1,9 @@
-//! A single row's attention over 8-bit keys and values, as they are stored.
+//! Attention of a single row over 8-bit keys and values, as they are stored.
 //!
-//! The sums are made in the order of the tiles, so that a row has the same bits alone and in company: of 32 values along K
-//! those of even and those of odd number are summed by themselves, then added, and to what came before. (Tiles take what
-//! is below 2^-126 for zero, and this does not.) `vfmadd` does that at twice the rate at which these processors
-//! multiply pairs.
+//! The sums are computed in the order of the tiles, so that a row has the same bits alone and together with others.
+//! For each 32 values along K, the values with even and those with odd numbers are summed separately; the two sums
+//! are added, and the result is added to the previous sum. (Tiles treat values below 2^-126 as zero; this code does
+//! not.) `vfmadd` does this at twice the rate at which these processors multiply pairs.
 
 use super::rectangle::STEP;
 use crate::KV_BLOCK_TOKENS;
@@ -16,12 +16,12 @@ use std::arch::x86_64::*;
 /// See [`SingleRow`].
 pub(super) const Q8: SingleRow = SingleRow { scores, values };
 
-/// Words of pairs that four bytes are multiplied by.
+/// Words, each a pair, that four bytes are multiplied by.
 const WORDS: usize = 2;
-/// Registers of columns that are summed at a time.
+/// Registers of columns that are summed together.
 const REGISTERS: usize = KV_BLOCK_TOKENS / 16;
 
-/// Sums of one step.
+/// The sums of one step.
 struct StepSums {
     even: [__m512; REGISTERS],
     odd: [__m512; REGISTERS],
@@ -34,7 +34,7 @@ impl StepSums {
         Self { even: [_mm512_setzero_ps(); REGISTERS], odd: [_mm512_setzero_ps(); REGISTERS] }
     }
 
-    /// Adds the products of two words, four values, by registers of four bytes each.
+    /// Adds the products of two words, which are four values, and registers of four bytes each.
     #[inline]
     #[target_feature(enable = "avx512f")]
     fn add(&mut self, words: &[u32; WORDS], lanes: &[[u32; 16]]) {

@@ -1,4 +1,4 @@
-//! The parts of the blocked attention, see [`crate::cpu::ops::flash`], in f32.
+//! The functions of blocked attention, see [`crate::cpu::ops::flash`], in f32.
 
 use super::gemm::{Tile, rectangle};
 use super::math::{exp, largest, load, store, sum};
@@ -10,7 +10,7 @@ use crate::cpu::table::kv::Q8_OFFSET;
 use crate::{KV_BLOCK_TOKENS, KvFormat};
 use std::arch::x86_64::*;
 
-/// In f32.
+/// The kernel in f32.
 pub(super) static F32: FlashKernel = FlashKernel {
     group: 1,
     pack_query,
@@ -29,7 +29,8 @@ fn pack_query(row: &[f32], out: &mut [u32]) {
     out.copy_from_slice(bytemuck::cast_slice(row));
 }
 
-/// One byte of each lane, less the offset, as f32: as the last bits of 2^23, from which both are subtracted exactly.
+/// Returns one byte of each lane, minus the offset, as f32. The byte becomes the last bits of 2^23, from which 2^23
+/// and the offset are subtracted exactly.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn byte<const SHIFT: i32>(lanes: __m256i) -> __m256 {
@@ -39,14 +40,14 @@ fn byte<const SHIFT: i32>(lanes: __m256i) -> __m256 {
     _mm256_sub_ps(_mm256_castsi256_ps(value), _mm256_set1_ps(BASE + Q8_OFFSET))
 }
 
-/// The four bytes of each lane.
+/// Returns the four bytes of each lane.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn bytes(lanes: __m256i) -> [__m256; 4] {
     [byte::<0>(lanes), byte::<8>(lanes), byte::<16>(lanes), byte::<24>(lanes)]
 }
 
-/// The 8 words at the start of `panel`.
+/// Loads the 8 words at the start of `panel`.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn load_words(panel: &[u32]) -> __m256i {
@@ -55,14 +56,14 @@ fn load_words(panel: &[u32]) -> __m256i {
     unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
 }
 
-/// `sum + factor word`.
+/// `sum + factor * word`.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn add_word([factor]: [__m256; 1], lanes: __m256i, sum: __m256) -> __m256 {
     _mm256_fmadd_ps(factor, _mm256_castsi256_ps(lanes), sum)
 }
 
-/// `sum + Σ factors[i] bf16 i`, in this order.
+/// `sum + Σ factors[i] * bf16 i`, in this order.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn add_halves(factors: [__m256; 2], lanes: __m256i, sum: __m256) -> __m256 {
@@ -71,7 +72,7 @@ fn add_halves(factors: [__m256; 2], lanes: __m256i, sum: __m256) -> __m256 {
     _mm256_fmadd_ps(factors[1], _mm256_castsi256_ps(high), sum)
 }
 
-/// `sum + Σ factors[i] byte i`, in this order.
+/// `sum + Σ factors[i] * byte i`, in this order.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn add_bytes(factors: [__m256; 4], lanes: __m256i, mut sum: __m256) -> __m256 {
@@ -81,7 +82,7 @@ fn add_bytes(factors: [__m256; 4], lanes: __m256i, mut sum: __m256) -> __m256 {
     sum
 }
 
-/// f32 words, each in all lanes.
+/// Broadcasts each of the f32 words to all lanes.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn broadcast<const N: usize>(words: &[u32; N]) -> [__m256; N] {
@@ -150,7 +151,7 @@ fn widen(panel: &[u8], format: KvFormat, cols: usize, out: &mut [u32]) {
     let out: &mut [f32] = bytemuck::cast_slice_mut(out);
     for (row, groups) in panel.chunks_exact(4 * cols).enumerate() {
         for (i, lanes) in groups.chunks_exact(32).enumerate() {
-            // SAFETY: 32 bytes.
+            // SAFETY: the chunk has 32 bytes.
             let lanes = unsafe { _mm256_loadu_si256(lanes.as_ptr().cast()) };
             match format {
                 KvFormat::Q8 => {
@@ -170,7 +171,7 @@ fn widen(panel: &[u8], format: KvFormat, cols: usize, out: &mut [u32]) {
     }
 }
 
-/// `rows` rows of `a` by 16 columns of `b`, 6 rows at a time, a single one alone.
+/// Multiplies the rows of `a` by 16 columns of `b`, 6 rows at a time; a single row has its own path.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn columns(a: Queries<'_>, b: &[u32], b_stride: usize, c: &mut [f32], c_stride: usize, accumulate: bool) {
@@ -232,7 +233,7 @@ fn softmax(row: SoftmaxRow<'_>) -> f32 {
         }
         store(scores, v);
     }
-    // what does not count weighs nothing
+    // scores past `valid` get weight zero
     scores[valid..].fill(f32::NEG_INFINITY);
     let mut highest = _mm256_set1_ps(state.largest);
     for scores in scores.chunks_exact(8) {
@@ -249,7 +250,7 @@ fn softmax(row: SoftmaxRow<'_>) -> f32 {
         }
         store(weights, weight);
     }
-    // zero times a scale that is NaN would be NaN
+    // zero times a NaN scale would be NaN
     weights[valid..].fill(0.0);
     let factor = (state.largest - highest).exp();
     state.sum = state.sum * factor + sum(total);

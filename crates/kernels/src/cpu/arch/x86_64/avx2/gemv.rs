@@ -1,8 +1,8 @@
-//! Products of few rows: weights are streamed from where they are mapped, 4 rows at a time against 2 rows of input:
-//! 8 sums, 4 registers of weights, 2 of input fit the 16 registers.
+//! Products of few rows. Weights are streamed directly from the mapped file, 4 rows at a time with 2 rows of input: 8
+//! sums, 4 registers of weights and 2 of input fit the 16 registers.
 //!
-//! Every sum has one register of 8 partial sums whatever the number of rows, so a row's result does not depend on its
-//! company.
+//! Every sum has one register of 8 partial sums, whatever the number of rows, so a row's result does not depend on
+//! the other rows.
 
 use super::load::widened;
 use super::math::sum;
@@ -11,10 +11,10 @@ use crate::cpu::table::dense::WeightRows;
 use bytemuck::Pod;
 use std::arch::x86_64::*;
 
-/// Weight rows taken together.
+/// Weight rows that are computed together.
 const BLOCK: usize = 4;
 
-/// Input rows taken together.
+/// Input rows that are computed together.
 const INPUTS: usize = 2;
 
 /// See [`crate::cpu::arch::scalar::dense::gemv_f32`].

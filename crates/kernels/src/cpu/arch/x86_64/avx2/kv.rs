@@ -1,4 +1,4 @@
-//! Storing keys and values in the panels of [`crate::cpu::table::kv`], one token at a time.
+//! Stores keys and values in the panels of [`crate::cpu::table::kv`], one token at a time.
 
 use super::load::round;
 use super::math::{load, store};
@@ -75,7 +75,7 @@ fn store_q8(head: &mut KvHeadMut<'_>, t: usize, key: &[f32], value: &[f32]) {
     }
 }
 
-/// Replaces the bits `mask` of 8 words; `bits` has no others.
+/// Replaces the bits `mask` of 8 words with `bits`, which has no other bits set.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn insert(words: &mut [u32; 8], mask: i32, bits: __m256i) {
@@ -93,19 +93,19 @@ fn q8_scale(values: &[f32]) -> f32 {
     let magnitude = _mm256_set1_epi32(i32::MAX);
     let mut most = _mm256_setzero_si256();
     for values in values.chunks_exact(8) {
-        // as integers, so that no NaN is lost
+        // compared as integers, so that no NaN is lost
         most = _mm256_max_epu32(most, _mm256_and_si256(_mm256_castps_si256(load(values)), magnitude));
     }
     let lanes: [u32; 8] = bytemuck::cast(most);
     kv::q8_scale(f32::from_bits(lanes.into_iter().fold(0, u32::max)))
 }
 
-/// 8 values as unsigned bytes in 32-bit lanes; the offset alone where the scale is NaN.
+/// Returns 8 values as unsigned bytes in 32-bit lanes; only the offset if the scale is NaN.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn q8(values: &[f32], scale: f32) -> __m256i {
     let scaled = _mm256_div_ps(load(values), _mm256_set1_ps(scale));
     let bytes = _mm256_add_epi32(_mm256_cvtps_epi32(scaled), _mm256_set1_epi32(Q8_OFFSET as i32));
-    // NaN is converted to the highest bit
+    // the conversion turns NaN into the highest bit alone
     _mm256_and_si256(bytes, _mm256_set1_epi32(0xff))
 }

@@ -1,9 +1,9 @@
-//! Stored values on their way into registers.
+//! Loads of stored values into registers.
 
 use crate::DenseFormat;
 use std::arch::x86_64::*;
 
-/// Rounds to bf16, to nearest even; the low halves of the lanes become zero.
+/// Rounds to bf16, to nearest even. The low halves of the lanes become zero.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn round(x: __m256) -> __m256 {
@@ -16,8 +16,8 @@ pub(super) fn round(x: __m256) -> __m256 {
     _mm256_castsi256_ps(_mm256_and_si256(rounded, _mm256_set1_epi32(-0x1_0000)))
 }
 
-/// 8 stored values of a row from value `at` on, as f32, rounded to bf16 if `ROUNDED`; zeros beyond the row's end. A
-/// constant `format` leaves one path.
+/// Loads 8 stored values of a row from value `at` on, as f32, rounded to bf16 if `ROUNDED`; zeros past the row's end.
+/// A constant `format` leaves only one branch.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
 pub(super) fn widened<const ROUNDED: bool>(row: &[u8], format: DenseFormat, at: usize) -> __m256 {
@@ -30,7 +30,7 @@ pub(super) fn widened<const ROUNDED: bool>(row: &[u8], format: DenseFormat, at: 
         copy[..rest.len()].copy_from_slice(rest);
         copy.as_ptr()
     };
-    // SAFETY: `bytes` bytes lie behind `from`, in the row or in the copy.
+    // SAFETY: `bytes` bytes are readable at `from`, in the row or in the copy.
     let (values, exact) = unsafe {
         match format {
             DenseFormat::F32 => (_mm256_loadu_ps(from.cast()), false),

@@ -1,14 +1,14 @@
-//! Functions of 8 lanes; the same formulas as those of 16, see [`super::super::avx512`].
+//! Functions of 8 lanes, with the same formulas as those of 16, see [`super::super::avx512`].
 
 use std::arch::x86_64::*;
 
-/// `e^x`, within 1e-7 of the value: `x = n ln 2 + r`, `|r| <= ln 2 / 2`, with ln 2 in two parts so that r is exact, and
-/// the polynomial of Cephes' `expf` for `e^r`. Zero below -87.3, where f32 has no full precision left; NaN of NaN.
+/// `e^x`, within 1e-7 of the value: `x = n ln 2 + r`, `|r| <= ln 2 / 2`, with ln 2 in two parts so that r is exact,
+/// and the polynomial of Cephes' `expf` for `e^r`. Zero below -87.3, where f32 loses its full precision; NaN for NaN.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 pub(super) fn exp(x: __m256) -> __m256 {
     let tiny = _mm256_cmp_ps::<_CMP_LT_OQ>(x, _mm256_set1_ps(-87.3));
-    // of a number and NaN both instructions return the second operand
+    // if an operand is NaN, both instructions return the second one
     let x = _mm256_min_ps(_mm256_set1_ps(89.0), _mm256_max_ps(_mm256_set1_ps(-87.3), x));
     let n = _mm256_round_ps::<8>(_mm256_mul_ps(x, _mm256_set1_ps(std::f32::consts::LOG2_E)));
     let r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693_359_4), x);
@@ -17,7 +17,7 @@ pub(super) fn exp(x: __m256) -> __m256 {
     for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5, 1.0, 1.0] {
         p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(c));
     }
-    // 2^n in two halves, since 2^128 is infinite while e^r 2^128 may not be
+    // 2^n in two halves, because 2^128 is infinite while e^r 2^128 may not be
     let n = _mm256_cvtps_epi32(n);
     let half = _mm256_srai_epi32::<1>(n);
     let power = |n| _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(n, _mm256_set1_epi32(127))));
@@ -33,8 +33,8 @@ pub(super) fn sigmoid(x: __m256) -> __m256 {
     _mm256_div_ps(one, _mm256_add_ps(one, exp(_mm256_sub_ps(_mm256_setzero_ps(), x))))
 }
 
-/// `x Φ(x)`: with `q = erfc(|x| / √2)`, `x q / 2` for negative x and `x - x q / 2` for positive, so that the tail keeps
-/// its relative accuracy. `erfc` is Abramowitz & Stegun 7.1.26, within 1.5e-7.
+/// `x Φ(x)`: with `q = erfc(|x| / √2)`, it is `x q / 2` for negative x and `x - x q / 2` for positive x, so that the
+/// tail keeps its relative accuracy. `erfc` is Abramowitz & Stegun 7.1.26, within 1.5e-7.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 pub(super) fn gelu(x: __m256) -> __m256 {
@@ -53,7 +53,7 @@ pub(super) fn gelu(x: __m256) -> __m256 {
     _mm256_blendv_ps(half, _mm256_sub_ps(x, half), positive)
 }
 
-/// Sum of the lanes.
+/// Returns the sum of the lanes.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn sum(x: __m256) -> f32 {
@@ -62,7 +62,7 @@ pub(super) fn sum(x: __m256) -> f32 {
     _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
 }
 
-/// Largest of the lanes.
+/// Returns the largest of the lanes.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn largest(x: __m256) -> f32 {
@@ -71,7 +71,7 @@ pub(super) fn largest(x: __m256) -> f32 {
     _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)))
 }
 
-/// The first lanes of `x`, zeros beyond its end.
+/// Loads the first lanes of `x`; zeros past its end.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn load(x: &[f32]) -> __m256 {

@@ -1,7 +1,7 @@
-//! AVX2 with FMA and F16C. All products are taken in f32: bf16 factors are rounded, then widened.
+//! AVX2 with FMA and F16C. All products are computed in f32: bf16 factors are rounded, then widened.
 //!
-//! Functions are safe inside their instruction set; `unsafe` marks memory reached through pointers, whose bounds are
-//! asserted first. Incomplete registers go through a copy on the stack, so nothing is read past the end of a slice.
+//! Functions are safe within their instruction set; `unsafe` marks memory accessed through pointers, whose bounds are
+//! asserted first. Incomplete registers are copied through the stack, so nothing is read past the end of a slice.
 
 mod attention;
 mod gemm;
@@ -18,7 +18,7 @@ use crate::cpu::table::attention::AttentionKernels;
 use crate::cpu::table::dense::DenseKernels;
 use crate::cpu::table::{Kernels, PeakKernels, RowKernels};
 
-/// Without AVX-VNNI.
+/// The kernels without AVX-VNNI.
 pub(crate) const KERNELS: Kernels = Kernels {
     rows: RowKernels {
         rms_norm: rows::rms_norm,

@@ -1,4 +1,4 @@
-//! What the instruction set can do at most: multiply-adds on registers alone.
+//! The most that the instruction set can do: multiply-adds on registers alone.
 
 use std::arch::x86_64::*;
 use std::hint::black_box;
@@ -6,8 +6,8 @@ use std::hint::black_box;
 /// Enough independent chains to hide the latency of 4 cycles at two instructions per cycle.
 const CHAINS: usize = 12;
 
-/// Without VNNI the most is what q4 does: products of bytes in pairs, summed in 16 bits. q8, whose products need 32,
-/// can reach half of it.
+/// Without VNNI the most is the arithmetic of q4: products of bytes in pairs, summed in 16 bits. q8, whose products
+/// need 32 bits, can reach half of it.
 #[target_feature(enable = "avx2")]
 pub(crate) fn int8(rounds: usize) -> usize {
     let mut sums = [_mm256_setzero_si256(); CHAINS];

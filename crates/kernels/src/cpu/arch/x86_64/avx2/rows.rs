@@ -6,7 +6,7 @@ use crate::Epilogue;
 use crate::cpu::table::Affine;
 use std::arch::x86_64::*;
 
-/// Sum over a row of `term`, which must be zero for lanes beyond the row's end.
+/// Returns the sum of `term` over a row; `term` must be zero for lanes past the row's end.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn sum_of(x: &[f32], term: impl Fn(usize, __m256) -> __m256) -> f32 {
@@ -27,7 +27,7 @@ pub(super) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     }
 }
 
-/// 0 to 7
+/// Returns the lane numbers, 0 to 7.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn numbers() -> __m256 {

@@ -1,4 +1,4 @@
-//! The parts of the blocked attention, see [`crate::cpu::ops::flash`].
+//! The functions of blocked attention, see [`crate::cpu::ops::flash`].
 
 use super::gemm::{Right, Tile, dot_pairs, fma, rectangle_bf16, rectangle_f32};
 use super::load::{Words, input_pairs, input_words};
@@ -11,7 +11,7 @@ use crate::cpu::table::kv::Q8_OFFSET;
 use crate::{KV_BLOCK_TOKENS, KvFormat};
 use std::arch::x86_64::*;
 
-/// In f32.
+/// The kernel in f32.
 pub(super) const F32: FlashKernel = FlashKernel {
     group: 1,
     pack_query: query_f32,
@@ -26,7 +26,7 @@ pub(super) const F32: FlashKernel = FlashKernel {
     },
 };
 
-/// In pairs of bf16.
+/// The kernel with pairs of bf16.
 pub(crate) const BF16: FlashKernel = FlashKernel {
     group: 2,
     pack_query: query_pairs,
@@ -61,11 +61,11 @@ fn query_pairs(row: &[f32], out: &mut [u32]) {
     }
 }
 
-/// The four bytes of each lane, less the offset, as f32.
+/// Returns the four bytes of each lane, minus the offset, as f32.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(crate) fn bytes(lanes: __m512i) -> [__m512; 4] {
-    // less 128, the stored bytes are signed ones
+    // the stored bytes minus 128 are signed ones
     const OFFSET: i32 = i32::from_ne_bytes([Q8_OFFSET as u8; 4]);
     let signed = _mm512_xor_si512(lanes, _mm512_set1_epi32(OFFSET));
     let shifted = [
@@ -77,14 +77,14 @@ pub(crate) fn bytes(lanes: __m512i) -> [__m512; 4] {
     shifted.map(|byte| _mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(byte)))
 }
 
-/// Two registers of f32 that bf16 holds exactly, as pairs.
+/// Packs two registers of f32 that bf16 represents exactly as pairs.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn pair(low: __m512, high: __m512) -> __m512i {
     _mm512_or_si512(_mm512_srli_epi32::<16>(_mm512_castps_si512(low)), _mm512_castps_si512(high))
 }
 
-/// The four bytes of each lane as pairs.
+/// Returns the four bytes of each lane as pairs.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn byte_pairs(lanes: __m512i) -> [__m512i; 2] {
@@ -98,7 +98,7 @@ fn byte_pairs(lanes: __m512i) -> [__m512i; 2] {
 fn groups(panel: &[u8], cols: usize, mut put: impl FnMut(usize, usize, __m512i)) {
     for (row, groups) in panel.chunks_exact(4 * cols).enumerate() {
         for (i, lanes) in groups.chunks_exact(64).enumerate() {
-            // SAFETY: 64 bytes.
+            // SAFETY: the chunk has 64 bytes.
             put(row, 16 * i, unsafe { _mm512_loadu_si512(lanes.as_ptr().cast()) });
         }
     }
@@ -162,7 +162,7 @@ macro_rules! products {
             }
         }
 
-        /// `16 Z` columns of a product, `R` rows at a time, a single one alone.
+        /// Computes `16 Z` columns of a product, `R` rows at a time; a single row has its own path.
         #[inline]
         #[target_feature(enable = $features)]
         fn $columns<const R: usize, const Z: usize>(
@@ -220,21 +220,21 @@ macro_rules! products {
 products!(scores_f32, values_f32, columns_f32, "avx512f", rectangle_f32, 1);
 products!(scores_bf16, values_bf16, columns_bf16, "avx512f,avx512bf16", rectangle_bf16, 2);
 
-/// `sum` and the product of a word.
+/// Adds the product of a word to `sum`.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn add_word(words: &[u32; 1], lanes: __m512i, sum: __m512) -> __m512 {
     fma(sum, _mm512_set1_epi32(words[0].cast_signed()), lanes)
 }
 
-/// The same with a word that is a pair.
+/// Same as [`add_word`], for a word that is a pair.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn add_pair(words: &[u32; 1], lanes: __m512i, sum: __m512) -> __m512 {
     dot_pairs(sum, _mm512_set1_epi32(words[0].cast_signed()), lanes)
 }
 
-/// `sum` and the products of the two bf16 in each lane by the words that they are summed with, in order.
+/// Adds to `sum` the products of the two bf16 in each lane and their words, in order.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn add_halves(words: &[u32; 2], lanes: __m512i, sum: __m512) -> __m512 {
@@ -243,7 +243,7 @@ fn add_halves(words: &[u32; 2], lanes: __m512i, sum: __m512) -> __m512 {
     fma(sum, _mm512_set1_epi32(words[1].cast_signed()), high)
 }
 
-/// `sum` and the products of four bytes in each lane by the words that they are summed with, in order.
+/// Adds to `sum` the products of the four bytes in each lane and their words, in order.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn add_bytes(words: &[u32; 4], lanes: __m512i, mut sum: __m512) -> __m512 {
@@ -253,7 +253,7 @@ fn add_bytes(words: &[u32; 4], lanes: __m512i, mut sum: __m512) -> __m512 {
     sum
 }
 
-/// The same with words that are pairs.
+/// Same as [`add_bytes`], for words that are pairs.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn add_byte_pairs(words: &[u32; 2], lanes: __m512i, mut sum: __m512) -> __m512 {
@@ -315,7 +315,7 @@ row!(row_scores_bytes, row_values_bytes, "avx512f", add_bytes, 4);
 row!(row_scores_pairs, row_values_pairs, "avx512f,avx512bf16", add_pair, 1);
 row!(row_scores_byte_pairs, row_values_byte_pairs, "avx512f,avx512bf16", add_byte_pairs, 2);
 
-/// The largest of the scores.
+/// Returns the largest of the scores.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn largest_of(scores: &[f32]) -> f32 {
@@ -332,17 +332,17 @@ fn largest_of(scores: &[f32]) -> f32 {
     _mm512_reduce_max_ps(_mm512_max_ps(even, odd))
 }
 
-/// What a row's weights are computed from.
+/// The values that a row's weights are computed from.
 #[derive(Clone, Copy)]
 struct Exponents {
-    /// Of a score, to the base 2.
+    /// Factor that turns a score into an exponent of 2.
     scale: __m512,
     /// The largest score times `scale`.
     largest: __m512,
 }
 
 impl Exponents {
-    /// The weights of 16 scores.
+    /// Returns the weights of 16 scores.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq")]
     fn weights(self, scores: &[f32; 16]) -> __m512 {
@@ -385,7 +385,7 @@ macro_rules! softmax {
                 let mut scaled_low = scaled(low, value_scales, 32 * i);
                 let mut scaled_high = scaled(high, value_scales, 32 * i + 16);
                 if 32 * i + 32 > valid {
-                    // the scaled ones too: a scale that does not count may be NaN
+                    // also the scaled weights: a scale past `valid` may be NaN
                     let seen = [mask(valid.saturating_sub(32 * i)), mask(valid.saturating_sub(32 * i + 16))];
                     low = _mm512_maskz_mov_ps(seen[0], low);
                     high = _mm512_maskz_mov_ps(seen[1], high);
@@ -415,7 +415,7 @@ fn put_f32(words: &mut [u32], low: __m512, high: __m512) {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn put_pairs(words: &mut [u32], low: __m512, high: __m512) {
-    // SAFETY: both types are 64 bytes of which every pattern is a value.
+    // SAFETY: both types are 64 bytes, and every bit pattern is valid.
     store_words(words, unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) });
 }
 

@@ -1,7 +1,7 @@
-//! The matrix kernels: tiles of 6 rows x 64 columns, 24 registers of sums, 4 of weights, one broadcast.
+//! The matrix kernels: tiles of 6 rows x 64 columns, with 24 registers of sums, 4 of weights, and one broadcast.
 //!
-//! Per word of K a tile loads 4 registers of weights and 6 broadcasts for 24 multiply-adds, so two loads per cycle are
-//! enough to keep the multipliers busy.
+//! Per word of K a tile loads 4 registers of weights and 6 broadcasts for 24 multiply-adds, so two loads per cycle
+//! are enough to keep the multipliers busy.
 
 use super::pack;
 use crate::cpu::table::dense::GemmKernel;
@@ -10,7 +10,7 @@ use std::arch::x86_64::*;
 /// Rows of a tile.
 const MR: usize = 6;
 
-/// f32 words.
+/// The kernel with f32 words.
 pub(super) static F32: GemmKernel = GemmKernel {
     rows: MR,
     group: 1,
@@ -19,11 +19,11 @@ pub(super) static F32: GemmKernel = GemmKernel {
     tile: tile_f32,
 };
 
-/// f32 words rounded to bf16.
+/// The kernel with f32 words rounded to bf16.
 pub(super) static BF16_WIDENED: GemmKernel =
     GemmKernel { pack_input: pack::input_rounded, pack_weights: pack::weights_rounded, ..F32 };
 
-/// Pairs of bf16.
+/// The kernel with pairs of bf16.
 pub(super) static BF16: GemmKernel = GemmKernel {
     rows: MR,
     group: 2,
@@ -32,7 +32,8 @@ pub(super) static BF16: GemmKernel = GemmKernel {
     tile: tile_bf16,
 };
 
-/// A word of the broadcast operand in every lane, and 16 words of the other, multiplied and added to `sum`.
+/// Multiplies a word of one operand, broadcast to every lane, by 16 words of the other, and adds the products to
+/// `sum`.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn fma(sum: __m512, a: __m512i, b: __m512i) -> __m512 {
@@ -42,32 +43,32 @@ pub(super) fn fma(sum: __m512, a: __m512i, b: __m512i) -> __m512 {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(super) fn dot_pairs(sum: __m512, a: __m512i, b: __m512i) -> __m512 {
-    // SAFETY: both types are 64 bytes of which every pattern is a value.
+    // SAFETY: both types are 64 bytes, and every bit pattern is valid.
     let (a, b) =
         unsafe { (std::mem::transmute::<__m512i, __m512bh>(a), std::mem::transmute::<__m512i, __m512bh>(b)) };
     _mm512_dpbf16_ps(sum, a, b)
 }
 
-/// A rectangle of sums: `c[i][j] (+)= Σ_w a[i · row + w · step] b[w][j]`, `R` rows of `Z` registers.
+/// A rectangle of sums, `R` rows of `Z` registers: `c[i][j] (+)= Σ_w a[i · row + w · step] b[w][j]`.
 pub(super) struct Tile<'a> {
     /// Words of the summed dimension.
     pub(super) words: usize,
     pub(super) a: &'a [u32],
-    /// Distance of rows of `a`, and of words of one row.
+    /// Distance between rows of `a`, and between words of one row.
     pub(super) a_strides: (usize, usize),
     pub(super) b: Right<'a>,
     pub(super) c_stride: usize,
-    /// Whether `c` is added to, or overwritten.
+    /// Whether the products are added to `c`, or overwrite it.
     pub(super) accumulate: bool,
 }
 
-/// The right factor of a [`Tile`], whose rows lie in several parts, one after the other.
+/// The right factor of a [`Tile`]. Its rows are in several parts, one after another.
 #[derive(Clone, Copy)]
 pub(super) struct Right<'a> {
     pub(super) parts: &'a [&'a [u32]],
-    /// Rows of a part; the last may have fewer.
+    /// Rows per part; the last part may have fewer.
     pub(super) rows: usize,
-    /// Distance of rows of a part.
+    /// Distance between rows of a part.
     pub(super) stride: usize,
 }
 
@@ -110,7 +111,7 @@ macro_rules! rectangle {
                                 sums[j] = $multiply(sums[j], left, right[j]);
                             }
                         }
-                        // past the last word these may point past the end, where nothing is read
+                        // after the last word these may point past the end, where nothing is read
                         (a, from) = (a.wrapping_add(step), from.wrapping_add(b.stride));
                     }
                 }

@@ -1,8 +1,8 @@
-//! Products of few rows: weights are streamed from where they are mapped, 4 rows at a time against up to 4 rows of
+//! Products of few rows. Weights are streamed directly from the mapped file, 4 rows at a time with up to 4 rows of
 //! input, so that a decode step reads each weight once and has 4 streams in flight.
 //!
-//! Every sum has one register of 16 partial sums whatever the number of rows, so a row's result does not depend on its
-//! company.
+//! Every sum has one register of 16 partial sums, whatever the number of rows, so a row's result does not depend on
+//! the other rows.
 
 use super::gemm::{dot_pairs, fma};
 use super::load::{Words, row_words};
@@ -10,11 +10,11 @@ use crate::DenseFormat;
 use crate::cpu::table::dense::WeightRows;
 use std::arch::x86_64::*;
 
-/// Weight rows, and input rows, taken together.
+/// Weight rows, and input rows, that are computed together.
 const BLOCK: usize = 4;
 
-/// Asks for what lies a block of rows after byte `at` of `row`. Rows are too short for the processor's own prefetching
-/// to get going, as it stops at the ends of pages.
+/// Prefetches the data one block of rows after byte `at` of `row`. Rows are too short for the hardware prefetcher to
+/// get going, because it stops at page boundaries.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn prefetch(row: &[u8], at: usize) {
@@ -38,7 +38,7 @@ impl Out<'_> {
 
 macro_rules! products {
     ($name:ident, $features:literal, $words:expr, $multiply:ident, $input:ty, $input_format:expr) => {
-        /// See the definition of this name in [`crate::cpu::arch::scalar::dense`].
+        /// See the function of this name in [`crate::cpu::arch::scalar::dense`].
         #[target_feature(enable = $features)]
         pub(super) fn $name(rows: &WeightRows<'_>, x: &[$input], y: &mut [f32]) {
             /// `y[i, c] = x[i] · row[c]` for 4 weight rows and `M` rows of input.

@@ -1,4 +1,5 @@
-//! Storing keys and values in the panels of [`crate::cpu::table::kv`]: 16 tokens at a time by transposing, or one by one.
+//! Stores keys and values in the panels of [`crate::cpu::table::kv`]: 16 tokens at a time by transposing, or one by
+//! one.
 
 use super::load::{Words, input_pairs, input_words, round_high};
 use super::math::load;
@@ -7,7 +8,7 @@ use crate::cpu::table::kv::{self, KvHeadMut, KvRows, Q8_OFFSET};
 use crate::{KV_BLOCK_TOKENS, KvFormat};
 use std::arch::x86_64::*;
 
-/// Tokens transposed together: the lanes of a register.
+/// Tokens that are transposed together: the lanes of a register.
 const TOKENS: usize = 16;
 
 /// See [`crate::cpu::arch::scalar::attention::store_kv`].
@@ -19,7 +20,7 @@ pub(super) fn store_kv(head: &mut KvHeadMut<'_>, t: usize, rows: &KvRows<'_>) {
     }
 }
 
-/// As [`store_kv`], by bf16 instructions.
+/// Like [`store_kv`], with bf16 instructions.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub(crate) fn store_kv_bf16(head: &mut KvHeadMut<'_>, t: usize, rows: &KvRows<'_>) {
     let whole = head.shape.format == KvFormat::Bf16 && rows.dim.is_multiple_of(32);
@@ -37,7 +38,7 @@ pub(crate) fn store_kv_bf16(head: &mut KvHeadMut<'_>, t: usize, rows: &KvRows<'_
     }
 }
 
-/// The keys of 16 tokens: rows of pairs become columns.
+/// Stores the keys of 16 tokens: rows of pairs become columns.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 fn store_keys(head: &mut KvHeadMut<'_>, t: usize, rows: &KvRows<'_>, first: usize) {
@@ -55,7 +56,7 @@ fn store_keys(head: &mut KvHeadMut<'_>, t: usize, rows: &KvRows<'_>, first: usiz
     }
 }
 
-/// The values of 16 tokens: the same dimension of two tokens becomes a pair.
+/// Stores the values of 16 tokens: the same dimension of two tokens becomes a pair.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 fn store_values(head: &mut KvHeadMut<'_>, t: usize, rows: &KvRows<'_>, first: usize) {
@@ -79,11 +80,11 @@ fn store_values(head: &mut KvHeadMut<'_>, t: usize, rows: &KvRows<'_>, first: us
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn bits(x: __m256bh) -> __m256i {
-    // SAFETY: both types are 32 bytes of which every pattern is a value.
+    // SAFETY: both types are 32 bytes, and every bit pattern is valid.
     unsafe { std::mem::transmute::<__m256bh, __m256i>(x) }
 }
 
-/// One token at a time.
+/// Stores one token.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn store_token(head: &mut KvHeadMut<'_>, t: usize, key: &[f32], value: &[f32]) {
     let dim = head.shape.dim;
@@ -125,7 +126,7 @@ fn scatter(words: __m512i, count: usize, out: &mut [u32]) {
     }
 }
 
-/// Replaces the bits `mask` of 16 words; `bits` has no others.
+/// Replaces the bits `mask` of 16 words with `bits`, which has no other bits set.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn insert(words: &mut [u32], mask: i32, bits: __m512i) {
@@ -165,18 +166,18 @@ fn store_q8(head: &mut KvHeadMut<'_>, t: usize, key: &[f32], value: &[f32]) {
 fn q8_scale(values: &[f32]) -> f32 {
     let mut most = _mm512_setzero_si512();
     for values in values.chunks_exact(16) {
-        // as integers, so that no NaN is lost
+        // compared as integers, so that no NaN is lost
         most = _mm512_max_epu32(most, _mm512_castps_si512(_mm512_abs_ps(load(values))));
     }
     kv::q8_scale(f32::from_bits(_mm512_reduce_max_epu32(most)))
 }
 
-/// 16 values as unsigned bytes in 32-bit lanes; the offset alone where the scale is NaN.
+/// Returns 16 values as unsigned bytes in 32-bit lanes; only the offset if the scale is NaN.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn q8(values: &[f32], scale: f32) -> __m512i {
     let scaled = _mm512_div_ps(load(values), _mm512_set1_ps(scale));
     let bytes = _mm512_add_epi32(_mm512_cvtps_epi32(scaled), _mm512_set1_epi32(Q8_OFFSET as i32));
-    // NaN is converted to the highest bit
+    // the conversion turns NaN into the highest bit alone
     _mm512_and_si512(bytes, _mm512_set1_epi32(0xff))
 }

@@ -1,6 +1,7 @@
-//! Stored values on their way into registers. The matrix kernels count in 32-bit *words*: one f32, or two bf16.
+//! Loads of stored values into registers. The matrix kernels count in 32-bit *words*: one f32, or two bf16.
 //!
-//! With `FULL` the register lies within the row, as the caller knows; otherwise lanes beyond the row's end are zero.
+//! With `FULL` the caller guarantees that the register is within the row; otherwise lanes past the row's end are
+//! zero.
 
 use super::math::mask;
 use crate::DenseFormat;
@@ -9,7 +10,7 @@ use std::arch::x86_64::*;
 /// What a word holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Words {
-    /// One f32 as it is.
+    /// One unchanged f32.
     F32,
     /// One f32, rounded to bf16.
     Rounded,
@@ -18,19 +19,20 @@ pub(crate) enum Words {
 }
 
 impl Words {
-    /// Words that `k` values take.
+    /// Returns the number of words that `k` values take.
     pub(super) fn count(self, k: usize) -> usize {
         if self == Self::Pairs { k.div_ceil(2) } else { k }
     }
 
-    /// Words that `k` values fill.
+    /// Returns the number of words that `k` values fill completely.
     pub(super) fn whole(self, k: usize) -> usize {
         if self == Self::Pairs { k / 2 } else { k }
     }
 }
 
-/// Rounds to bf16, to nearest even, as integers: processors without bf16 instructions have this one only, and unlike
-/// theirs it keeps denormals. Returns the bf16 in the high half of each lane, the low half zero.
+/// Rounds to bf16, to nearest even, with integer arithmetic. Processors without bf16 instructions have only this
+/// method, and unlike those instructions it keeps subnormals. Returns the bf16 in the high half of each lane; the low
+/// half is zero.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn round_high(x: __m512) -> __m512i {
@@ -42,7 +44,8 @@ pub(super) fn round_high(x: __m512) -> __m512i {
     _mm512_and_si512(rounded, _mm512_set1_epi32(-0x1_0000))
 }
 
-/// `LANES` values of 2 or 4 bytes of `row` from byte `at` on, as an address and the count of values that exist.
+/// Returns the address of `bytes` bytes of `row` from byte `at` on, and the number of values of 2 or 4 bytes that
+/// exist there.
 #[inline]
 fn rest<const FULL: bool>(row: &[u8], at: usize, bytes: usize, value_bytes: usize) -> (*const u8, usize) {
     if FULL {
@@ -53,7 +56,7 @@ fn rest<const FULL: bool>(row: &[u8], at: usize, bytes: usize, value_bytes: usiz
     }
 }
 
-/// 16 stored values of a weight row from value `at` on, as f32.
+/// Loads 16 stored values of a weight row from value `at` on, as f32.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) fn widened<const FULL: bool>(row: &[u8], format: DenseFormat, at: usize) -> __m512 {
@@ -81,7 +84,7 @@ pub(super) fn widened<const FULL: bool>(row: &[u8], format: DenseFormat, at: usi
     }
 }
 
-/// 16 words of a weight row from word `at` on.
+/// Loads 16 words of a weight row from word `at` on.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) fn row_words<const FULL: bool>(
@@ -127,19 +130,19 @@ fn lanes(values: &[i32; 16]) -> __m512i {
     unsafe { _mm512_loadu_si512(values.as_ptr().cast()) }
 }
 
-/// 16 words of a row of activations from word `at` on; zeros beyond its end.
+/// Loads 16 words of a row of activations from word `at` on; zeros past its end.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(crate) fn input_words(row: &[f32], words: Words, at: usize) -> __m512i {
     row_words::<false>(bytemuck::cast_slice(row), DenseFormat::F32, words, at)
 }
 
-/// 32 activations as 16 words of pairs, by the bf16 instruction.
+/// Packs 32 activations as 16 words of pairs, with the bf16 instruction.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(crate) fn input_pairs(x: &[f32]) -> __m512i {
     assert!(x.len() >= 32);
-    // SAFETY: 32 values, as asserted; both register types are 64 bytes of which every pattern is a value.
+    // SAFETY: 32 values, as asserted; both register types are 64 bytes, and every bit pattern is valid.
     unsafe {
         let (low, high) = (_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(16)));
         std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))

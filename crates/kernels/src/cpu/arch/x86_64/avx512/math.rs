@@ -2,12 +2,12 @@
 
 use std::arch::x86_64::*;
 
-/// `e^x`, within 1e-7 of the value: `x = n ln 2 + r`, `|r| <= ln 2 / 2`, with ln 2 in two parts so that r is exact, and
-/// the polynomial of Cephes' `expf` for `e^r`. Zero below -110, infinite above 89, NaN of NaN.
+/// `e^x`, within 1e-7 of the value: `x = n ln 2 + r`, `|r| <= ln 2 / 2`, with ln 2 in two parts so that r is exact,
+/// and the polynomial of Cephes' `expf` for `e^r`. Zero below -110, infinite above 89, NaN for NaN.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn exp(x: __m512) -> __m512 {
-    // of a number and NaN both instructions return the second operand
+    // if an operand is NaN, both instructions return the second one
     let x = _mm512_min_ps(_mm512_set1_ps(100.0), _mm512_max_ps(_mm512_set1_ps(-110.0), x));
     let n = _mm512_roundscale_ps::<8>(_mm512_mul_ps(x, _mm512_set1_ps(std::f32::consts::LOG2_E)));
     let r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693_359_4), x);
@@ -19,8 +19,8 @@ pub(super) fn exp(x: __m512) -> __m512 {
     _mm512_scalef_ps(p, n)
 }
 
-/// `2^t`, within 2e-7 of the value, for `t` of any size: a polynomial for the part after the point, fitted to the least
-/// relative error on [0, 1); the instruction takes the part before it.
+/// `2^t`, within 2e-7 of the value, for `t` of any magnitude. A polynomial, fitted to the least relative error on [0,
+/// 1), computes the fractional part; the instruction adds the integer part.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq")]
 pub(super) fn exp2(t: __m512) -> __m512 {
@@ -33,7 +33,7 @@ pub(super) fn exp2(t: __m512) -> __m512 {
     _mm512_scalef_ps(p, t)
 }
 
-/// `1 / (1 + e^-x)`; the rounding of `x log2 e` shows only where the result is near zero.
+/// `1 / (1 + e^-x)`. The rounding of `x log2 e` shows only if the result is near zero.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq")]
 pub(super) fn sigmoid(x: __m512) -> __m512 {
@@ -42,8 +42,8 @@ pub(super) fn sigmoid(x: __m512) -> __m512 {
     _mm512_div_ps(one, _mm512_add_ps(one, power))
 }
 
-/// `x Φ(x)`: with `q = erfc(|x| / √2)`, `x q / 2` for negative x and `x - x q / 2` for positive, so that the tail keeps
-/// its relative accuracy. `erfc` is Abramowitz & Stegun 7.1.26, within 1.5e-7.
+/// `x Φ(x)`: with `q = erfc(|x| / √2)`, it is `x q / 2` for negative x and `x - x q / 2` for positive x, so that the
+/// tail keeps its relative accuracy. `erfc` is Abramowitz & Stegun 7.1.26, within 1.5e-7.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn gelu(x: __m512) -> __m512 {
@@ -61,13 +61,13 @@ pub(super) fn gelu(x: __m512) -> __m512 {
     _mm512_mask_sub_ps(half, positive, x, half)
 }
 
-/// Lanes `0..len`, all 16 if there are more.
+/// Returns the mask of lanes `0..len`, at most all 16.
 #[inline]
 pub(crate) fn mask(len: usize) -> __mmask16 {
     if len >= 16 { u16::MAX } else { (1 << len) - 1 }
 }
 
-/// The first lanes of `x`, zeros beyond its end.
+/// Loads the first lanes of `x`; zeros past its end.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(crate) fn load(x: &[f32]) -> __m512 {

@@ -1,6 +1,6 @@
-//! AVX-512 F, BW, DQ, VL and VNNI; dot products of bf16 pairs where the processor has them.
+//! AVX-512 F, BW, DQ, VL and VNNI; dot products of bf16 pairs if the processor has them.
 //!
-//! Functions are safe inside their instruction set; `unsafe` marks memory reached through pointers, whose bounds are
+//! Functions are safe within their instruction set; `unsafe` marks memory accessed through pointers, whose bounds are
 //! asserted first. Loads of the last, incomplete register are masked, so nothing is read past the end of a slice.
 
 pub(crate) mod attention;
@@ -22,7 +22,7 @@ use crate::cpu::table::attention::AttentionKernels;
 use crate::cpu::table::dense::DenseKernels;
 use crate::cpu::table::{Kernels, PeakKernels, RowKernels};
 
-/// Without bf16 dot products: both factors are rounded to bf16 and multiplied in f32.
+/// The kernels without bf16 dot products: both factors are rounded to bf16 and multiplied in f32.
 pub(crate) const KERNELS: Kernels = Kernels {
     rows: RowKernels {
         rms_norm: rows::rms_norm,
@@ -51,7 +51,7 @@ pub(crate) const KERNELS: Kernels = Kernels {
     peak: PeakKernels { int8: peak::int8, bf16: peak::f32, f32: peak::f32 },
 };
 
-/// With bf16 dot products.
+/// The kernels with bf16 dot products.
 pub(crate) const KERNELS_BF16: Kernels = Kernels {
     dense: DenseKernels { gemv_bf16: gemv::gemv_bf16, gemm_bf16: Some(&gemm::BF16), ..KERNELS.dense },
     attention: AttentionKernels {

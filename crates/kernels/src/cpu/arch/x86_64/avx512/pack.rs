@@ -1,4 +1,4 @@
-//! Rounding, and the layouts the matrix kernels read.
+//! Rounding, and packing into the layouts that the matrix kernels read.
 
 use super::load::{Words, input_words, round_high, row_words};
 use super::math::{load, mask};
@@ -48,7 +48,7 @@ pub(super) fn transpose(r: [__m512i; 16]) -> [__m512i; 16] {
     out
 }
 
-/// Packs words `range` of the weight rows to a panel `[range.len(), 64]`; rows that are missing become zeros.
+/// Packs words `range` of the weight rows into a panel `[range.len(), 64]`; missing rows become zeros.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn pack_panel(rows: &WeightRows<'_>, words: Words, range: Range<usize>, out: &mut [u32]) {
@@ -97,7 +97,7 @@ pub(crate) fn weights_pairs(rows: &WeightRows<'_>, range: Range<usize>, out: &mu
     pack_panel(rows, Words::Pairs, range, out);
 }
 
-/// Packs `x`, up to `MR` rows of `k` values, to a tile `[words, MR]`; rows that are missing become zeros.
+/// Packs `x`, up to `MR` rows of `k` values, into a tile `[words, MR]`; missing rows become zeros.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn pack_tile<const MR: usize>(x: &[f32], k: usize, words: Words, out: &mut [u32]) {

@@ -1,4 +1,4 @@
-//! What the instruction set can do at most: multiply-adds on registers alone.
+//! The most that the instruction set can do: multiply-adds on registers alone.
 
 use std::arch::x86_64::*;
 use std::hint::black_box;

@@ -1,12 +1,11 @@
-//! Products with packed weights with AVX-VNNI: AVX2 and a dot product of bytes, on processors without AVX-512 (Intel
-//! since 2021).
-//! [`crate::cpu::arch::scalar::packed`] defines what they compute.
+//! Products with packed weights on AVX-VNNI: AVX2 with a dot product of bytes, on processors without AVX-512 (Intel
+//! since 2021). [`crate::cpu::arch::scalar::packed`] defines the results.
 //!
 //! As with AVX-512 VNNI, stored weights are unsigned and accumulators start at `-128 Σ q`. One instruction does 32
-//! products exactly, four times what `vfmadd` does; q4 is unpacked to q8 for more than one row.
+//! products exactly, four times as many as `vfmadd`; for more than one row, q4 is unpacked to q8.
 //!
-//! The text is a macro, for it is compiled twice: with `vpdpbusd`, and in tests with the same sums made by AVX2, so that
-//! all of it but the one instruction is checked on processors that lack it.
+//! The code is a macro because it is compiled twice: with `vpdpbusd`, and in tests with the same sums computed by
+//! AVX2. Processors without AVX-VNNI can therefore check everything except that one instruction.
 
 mod peak;
 
@@ -20,12 +19,13 @@ use crate::quant::{GROUP, Q4_BLOCK, Q8_BLOCK, SCALE_BYTES};
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-/// Registers of weights of a tile: 6 rows by 2 are 12 sums; with the weights and a broadcast 15 of 16 registers.
+/// Registers of weights per tile: 6 rows by 2 are 12 sums; with the weights and a broadcast they take 15 of 16
+/// registers.
 const COLS: usize = 2;
-/// Six tiles: the sums of 36 x 64 f32 are 9 KB beside a block of 8 KB.
+/// Six tiles: the sums of 36 x 64 f32 are 9 KB, next to a block of 8 KB.
 const CHUNK_ROWS: usize = 6 * TILE_ROWS;
 
-/// A q8 block of its own. Tiles read columns in strides, which no prefetcher follows; a copy reads in order.
+/// A copy of a q8 block. Tiles read columns in strides, which no hardware prefetcher follows; copying reads in order.
 #[repr(C, align(64))]
 struct Block([u8; Q8_BLOCK]);
 
@@ -91,7 +91,7 @@ macro_rules! kernels {
             }
         }
 
-        /// `y += ` the product of a block and a tile's group, outliers left out.
+        /// `y += ` the product of a block and a tile's group, without outliers.
         #[inline]
         #[target_feature(enable = $features)]
         fn product<const ROWS: usize>(block: &Block, tile: TileGroup<'_>, y: &mut Sums<'_>) {
@@ -123,7 +123,7 @@ macro_rules! kernels {
             }
         }
 
-        /// `y += ` the product of a block and a group of a single row, outliers left out: the block is read in order.
+        /// `y += ` the product of a block and a group of a single row, without outliers. The block is read in order.
         #[inline]
         #[target_feature(enable = $features)]
         fn row_product(block: &[u8], tile: TileGroup<'_>, y: &mut Sums<'_>) {
@@ -154,7 +154,7 @@ mod vnni {
     kernels!("avx2,fma,avxvnni", _mm256_dpbusd_avx_epi32);
 }
 
-/// The same text with the dot product made by AVX2.
+/// The same code, with the dot product computed by AVX2.
 #[cfg(test)]
 mod emulated {
     /// `acc + Σ w x` over the four bytes of each lane, w unsigned and x signed.
@@ -182,12 +182,12 @@ mod tests {
     use crate::quant::{PANEL, PackedShape, encode_panel};
     use crate::testing::Noise;
 
-    /// `[rows, 64]` sums of a packed panel by a table's kernel.
+    /// Returns the `[rows, 64]` sums of a packed panel, computed by a kernel of the table.
     fn sums(kernels: &PackedKernels, format: PackedFormat, panel: &[u8], x: &QuantizedRows<'_>) -> Vec<f32> {
         let mut values = vec![f32::NAN; x.rows() * PANEL];
         let mut y = Sums { values: &mut values, stride: PANEL, keep: 0 };
         let kernel = kernels.product(format);
-        // SAFETY: the scalar table runs everywhere, and the emulated one asks for AVX2, which the test looked for.
+        // SAFETY: the scalar table runs everywhere, and the emulated one requires AVX2, which the test checked for.
         unsafe { kernel(Panel { bytes: panel, next: panel }, x, 0..x.rows(), &mut y) };
         values
     }

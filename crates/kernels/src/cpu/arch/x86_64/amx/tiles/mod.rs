@@ -1,9 +1,9 @@
-//! The tile instructions, each by itself and as text, for the intrinsics are not stable; and the same in plain Rust
-//! ([`Plain`]) for tests on processors that have none.
+//! The tile instructions, one function each. They are inline assembly because the intrinsics are not stable.
+//! [`Plain`] is the same in plain Rust, for tests on processors without AMX.
 //!
-//! There are eight registers, `T`, `A`, `B` and `C` below by their number, of up to 16 rows of 64 bytes. [`Shapes`] says how
-//! much of each is used. Nothing but the functions of [`Tiles`] touches them, and what the compiler makes of other code
-//! does not.
+//! There are eight registers of up to 16 rows of 64 bytes; below, `T`, `A`, `B` and `C` are register numbers.
+//! [`Shapes`] says how much of each register is used. Only the functions of [`Tiles`] access the registers; code that
+//! the compiler generates elsewhere does not.
 
 mod plain;
 
@@ -11,12 +11,12 @@ pub(crate) use plain::Plain;
 use std::arch::asm;
 use std::marker::PhantomData;
 
-/// Rows of a register, and 32-bit columns of one.
+/// Rows of a register, and its number of 32-bit columns.
 pub(super) const TILE: usize = 16;
 /// Bytes of a register's row.
 pub(super) const ROW: usize = 64;
 
-/// How much of a register is used; of one without rows nothing is.
+/// How much of a register is used; nothing if it has no rows.
 #[derive(Clone, Copy)]
 pub(super) struct TileShape {
     pub(super) rows: usize,
@@ -25,11 +25,11 @@ pub(super) struct TileShape {
 }
 
 impl TileShape {
-    /// All of it.
+    /// The whole register.
     pub(super) const FULL: Self = Self { rows: TILE, bytes: ROW };
 }
 
-/// Shapes of all registers, as `ldtilecfg` reads them.
+/// The shapes of all registers, in the format that `ldtilecfg` reads.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(crate) struct Shapes([u8; 64]);
@@ -48,61 +48,62 @@ impl Shapes {
     }
 }
 
-/// The instructions, as Intel's manual defines them. They fault where a register is used that has no shape, or shapes do
-/// not fit each other; in products `C` has the rows of `A` and the columns of `B`, which has as many rows as `A` has groups
-/// of 4 bytes in a row.
+/// The instructions, as Intel's manual defines them. They fault if a register without a shape is used or if shapes do
+/// not fit each other. In products `C` has the rows of `A` and the columns of `B`, and `B` has as many rows as a row
+/// of `A` has groups of 4 bytes.
 pub(crate) trait Tiles {
-    /// Gives the registers their shapes; all are zero then.
+    /// Configures the shapes of the registers, and sets all registers to zero.
     ///
     /// # Safety
-    /// The processor has the instruction.
+    /// The processor must have the instruction.
     unsafe fn configure(shapes: &Shapes);
 
-    /// Gives the registers back: left in use they would be saved with every switch of threads.
+    /// Releases the registers: otherwise every thread switch would save them.
     ///
     /// # Safety
-    /// The processor has the instruction.
+    /// The processor must have the instruction.
     unsafe fn release();
 
     /// `T = 0`
     ///
     /// # Safety
-    /// The register has a shape.
+    /// The register must have a shape.
     unsafe fn zero<const T: u8>();
 
-    /// Reads the rows of a register, `stride` bytes apart, from `AT` bytes after `base` on.
+    /// Reads the rows of a register. The rows are `stride` bytes apart, beginning `AT` bytes after `base`.
     ///
     /// # Safety
-    /// The register has a shape, and as many bytes may be read in each row.
+    /// The register must have a shape, and its bytes must be readable in each row.
     unsafe fn load<const T: u8, const AT: usize>(base: *const u8, stride: usize);
 
-    /// Writes them likewise.
+    /// Writes the rows of a register to the same addresses.
     ///
     /// # Safety
-    /// The register has a shape, and as many bytes may be written in each row.
+    /// The register must have a shape, and its bytes must be writable in each row.
     unsafe fn store<const T: u8, const AT: usize>(base: *mut u8, stride: usize);
 
-    /// `C += A B` in 32-bit integers; `A` is of signed bytes, `B` of unsigned ones, in groups of four along K.
+    /// `C += A B` in 32-bit integers. `A` has signed bytes, `B` unsigned ones, in groups of four along K.
     ///
     /// # Safety
-    /// The registers have shapes that fit.
+    /// The registers must have shapes that fit each other.
     unsafe fn dot_bytes<const C: u8, const A: u8, const B: u8>();
 
-    /// `C += A B` in f32, `A` and `B` being bf16 in pairs along K. The products of the first values of all pairs are summed
-    /// by themselves, in the order of K and from zero on, and those of the second; then both sums are added, and to `C`.
-    /// Every step rounds to nearest even; what is below 2^-126 is zero.
+    /// `C += A B` in f32. `A` and `B` have bf16 in pairs along K. The products of the first values of all pairs are
+    /// summed separately, in the order of K and starting from zero, and so are those of the second values. Then both
+    /// sums are added, and the result is added to `C`. Every step rounds to nearest even; magnitudes below 2^-126 are
+    /// treated as zero.
     ///
     /// # Safety
-    /// The registers have shapes that fit.
+    /// The registers must have shapes that fit each other.
     unsafe fn dot_pairs<const C: u8, const A: u8, const B: u8>();
 }
 
-/// Registers that have shapes; they are given back with it.
+/// Registers with shapes, released on drop.
 pub(super) struct Configured<T: Tiles>(PhantomData<T>);
 
 impl<T: Tiles> Configured<T> {
     /// # Safety
-    /// The processor has the instructions.
+    /// The processor must have the instructions.
     pub(super) unsafe fn new(shapes: &Shapes) -> Self {
         // SAFETY: by the caller's promise.
         unsafe { T::configure(shapes) };
@@ -112,18 +113,18 @@ impl<T: Tiles> Configured<T> {
 
 impl<T: Tiles> Drop for Configured<T> {
     fn drop(&mut self) {
-        // SAFETY: who made it had the instructions.
+        // SAFETY: the caller of `new` promised that the processor has the instructions.
         unsafe { T::release() };
     }
 }
 
-/// The processor's own.
+/// The processor's own tiles.
 pub(crate) enum Hardware {}
 
 impl Tiles for Hardware {
     #[inline(always)]
     unsafe fn configure(shapes: &Shapes) {
-        // SAFETY: 64 bytes that describe registers this level has.
+        // SAFETY: 64 bytes that describe registers which this level has.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const *shapes, options(readonly, nostack)) };
     }
 

@@ -1,11 +1,12 @@
-//! The tile instructions in plain Rust, for tests: nothing that computes for people names them.
+//! The tile instructions in plain Rust, for tests; code outside tests never uses them.
 //!
-//! Where a processor would fault, they panic.
+//! They panic where a processor would fault.
 
 use super::{ROW, Shapes, TILE, Tiles};
 use std::cell::RefCell;
 
-/// The instructions in plain Rust, on registers that each thread has of its own. Processors must have AVX2 and FMA.
+/// The instructions in plain Rust, on registers that each thread has separately. The processor must have AVX2 and
+/// FMA.
 pub(crate) enum Plain {}
 
 #[derive(Clone, Copy)]
@@ -22,7 +23,7 @@ thread_local! {
     static TILES: RefCell<[Tile; 8]> = const { RefCell::new([EMPTY; 8]) };
 }
 
-/// Calls `work` with a register that has a shape.
+/// Calls `work` with a register, which must have a shape.
 fn with_tile<R>(tile: u8, work: impl FnOnce(&mut Tile) -> R) -> R {
     TILES.with_borrow_mut(|tiles| {
         let tile = &mut tiles[usize::from(tile)];
@@ -31,12 +32,12 @@ fn with_tile<R>(tile: u8, work: impl FnOnce(&mut Tile) -> R) -> R {
     })
 }
 
-/// The 32-bit groups of a row.
+/// Returns the 32-bit groups of a row.
 fn groups(row: &[u8; ROW]) -> [[u8; 4]; TILE] {
     bytemuck::cast(*row)
 }
 
-/// A product: calls `row(sums of a row of c, a's row, b)`.
+/// Computes a product: calls `row(sums of a row of c, a's row, b)` for each row.
 fn product([c, a, b]: [u8; 3], row: impl Fn(&mut [u8; ROW], &[[u8; 4]], &Tile)) {
     TILES.with_borrow_mut(|tiles| {
         assert!(c != a && a != b && b != c, "a product takes three registers");
@@ -51,17 +52,17 @@ fn product([c, a, b]: [u8; 3], row: impl Fn(&mut [u8; ROW], &[[u8; 4]], &Tile)) 
     });
 }
 
-/// What is below the least normal number is zero.
+/// Replaces subnormal numbers with zero.
 fn flushed(x: f32) -> f32 {
     if x.is_subnormal() { 0.0f32.copysign(x) } else { x }
 }
 
-/// A bf16, as f32.
+/// Widens a bf16 to f32.
 fn widened(low: u8, high: u8) -> f32 {
     flushed(f32::from_bits(u32::from(u16::from_le_bytes([low, high])) << 16))
 }
 
-/// A row of sums and the products of a row of pairs with those of `b`.
+/// Adds to a row of sums the products of a row of pairs and those of `b`.
 #[target_feature(enable = "avx2,fma")]
 fn add_pairs(sums: &mut [u8; ROW], a: &[[u8; 4]], b: &Tile) {
     let (mut first, mut second) = ([0.0f32; TILE], [0.0f32; TILE]);
@@ -79,7 +80,7 @@ fn add_pairs(sums: &mut [u8; ROW], a: &[[u8; 4]], b: &Tile) {
     *sums = bytemuck::cast(out);
 }
 
-/// The same of signed and unsigned bytes.
+/// Same as [`add_pairs`], for signed bytes of `a` and unsigned ones of `b`.
 fn add_bytes(sums: &mut [u8; ROW], a: &[[u8; 4]], b: &Tile) {
     let mut out: [i32; TILE] = bytemuck::cast(*sums);
     for (a, b) in a.iter().zip(&b.data) {
@@ -142,7 +143,7 @@ impl Tiles for Plain {
     }
 
     unsafe fn dot_pairs<const C: u8, const A: u8, const B: u8>() {
-        // SAFETY: levels with tiles have the instructions of those below them.
+        // SAFETY: levels with AMX have the instructions of the levels below them.
         product([C, A, B], |sums, a, b| unsafe { add_pairs(sums, a, b) });
     }
 }
@@ -154,8 +155,8 @@ mod tests {
     use crate::testing::{self, Noise};
     use crate::{Feature, Features};
 
-    /// Two products in a row, of shapes that fill the registers or do not, added to what is loaded first or to zeros; returns the
-    /// bytes that were stored.
+    /// Runs two products one after another, with shapes that fill the registers or do not, added to loaded values or
+    /// to zeros. Returns the bytes that were stored.
     unsafe fn run<T: Tiles>(
         [rows, groups, columns]: [usize; 3],
         data: &[u8; 4096],
@@ -192,8 +193,9 @@ mod tests {
         }
         let mut noise = Noise::new(3);
         for shape in [[16, 16, 16], [16, 8, 16], [5, 16, 16], [1, 3, 7]] {
-            // numbers of many sizes of one sign, or of both, which cancel; some that are flushed, and some whose products nearly are: to
-            // these nothing larger is added; none infinite, for bit 7 is never kept
+            // numbers of many magnitudes, with one sign or with both, which cancel; some are flushed, and the
+            // products of some nearly are: nothing larger is added to those; none is infinite, because bit 7 is never
+            // kept
             for (keep, set, zeros) in [
                 (0x3f7f_u16, 0, false),
                 (0x4f7f, 0, false),
@@ -225,7 +227,7 @@ mod tests {
             }
             let mut sums = [0; ROW];
             sums[..4].copy_from_slice(&before.to_le_bytes());
-            // SAFETY: the test below asks for the instructions.
+            // SAFETY: the test below checks for the instructions.
             unsafe { add_pairs(&mut sums, &a.map(u32::to_le_bytes), &b_tile) };
             f32::from_le_bytes(*sums.first_chunk().unwrap())
         };
@@ -233,7 +235,7 @@ mod tests {
             testing::skip("tile instructions in plain Rust", "use a processor with AVX2 and FMA");
             return;
         }
-        // 2^24 + 1 is lost where both are summed together, and kept where 1 + 1 come first
+        // 2^24 + 1 is lost if both values are summed together, and kept if 1 + 1 come first
         let ones = [pair(4096.0, 1.0), pair(0.0, 1.0)];
         assert_eq!(product(ones, ones, 0.0), 16_777_218.0);
         assert_eq!(product([pair(1.0, 1.0), 0], [pair(2.0, 3.0), 0], 0.5), 5.5);

@@ -1,12 +1,13 @@
-//! Products with packed weights. [`crate::cpu::arch::scalar::packed`] defines what they compute.
+//! Products with packed weights. [`crate::cpu::arch::scalar::packed`] defines the results.
 //!
 //! Without VNNI there is no dot product of bytes in 32 bits. `vpmaddubsw` adds two products in 16 bits and saturates:
 //!
-//! - q8: 2 * 255 * 127 does not fit, so both sides are widened to 16 bits and `vpmaddwd` adds pairs in 32, all exact: 16
-//!   products in two instructions, where a fused multiply-add does 8 in one. (Moving the weights' signs to the
-//!   activations, so that bytes fit, takes one instruction more per pair and was slower.)
-//! - q4: nibbles are small. A lane of 16 bits takes all 16 products of a subgroup, 15 * 127 each, without overflow;
-//!   the sub-scale then multiplies and widens at once. So q4 is computed from its nibbles, twice as fast as q8.
+//! - q8: 2 * 255 * 127 does not fit. Both sides are therefore widened to 16 bits, and `vpmaddwd` adds pairs in 32
+//!   bits, all exact: 16 products in two instructions, where a fused multiply-add does 8 in one. (Moving the weights'
+//!   signs to the activations, so that bytes fit, takes one more instruction per pair and was slower.)
+//! - q4: nibbles are small. A 16-bit lane takes all 16 products of a subgroup, 15 * 127 each, without overflow; the
+//!   sub-scale then multiplies and widens in one instruction. q4 is therefore computed from its nibbles, twice as
+//!   fast as q8.
 
 mod q4;
 mod q8;
@@ -21,7 +22,7 @@ use crate::cpu::table::packed::{PackedKernels, SWEEP_BYTES};
 use crate::quant::{GROUP, PANEL, QUAD};
 use std::arch::x86_64::*;
 
-/// Without AVX-VNNI.
+/// The kernels without AVX-VNNI.
 pub(crate) const KERNELS: PackedKernels = PackedKernels {
     quantize,
     q8: q8::q8,
@@ -32,19 +33,19 @@ pub(crate) const KERNELS: PackedKernels = PackedKernels {
     sweep_bytes: SWEEP_BYTES,
 };
 
-/// Six tiles: making a block ready (16 KB for q8, 9 for q4) is shared by as many rows as its place in L1 leaves room
-/// for: the sums of 36 x 64 f32 are 9 KB.
+/// Six tiles. The preparation of a block (16 KB for q8, 9 for q4) is shared by as many rows as still fit the L1
+/// cache: the sums of 36 x 64 f32 are 9 KB.
 const CHUNK_ROWS: usize = 6 * TILE_ROWS;
 
 /// 32-bit lanes of a register.
 pub(crate) const LANES: usize = 8;
-/// Registers to a panel's 64 columns.
+/// Registers per 64 columns of a panel.
 pub(crate) const PANEL_REGISTERS: usize = PANEL / LANES;
 /// Bytes of a register.
 pub(crate) const REGISTER: usize = 32;
 /// Bytes of four values along K of a panel's columns.
 pub(crate) const STEP: usize = PANEL * QUAD;
-/// Four values along K in a group.
+/// Quads (four values along K) in a group.
 pub(crate) const QUADS: usize = GROUP / QUAD;
 
 /// `y = fma(f32(sum) * column_scale, row_scale, y)` for 8 columns.
@@ -60,7 +61,7 @@ pub(crate) fn accumulate(sum: __m256i, column_scale: __m256, row_scale: f32, y: 
     }
 }
 
-/// Scales of the columns `8 j..` of a block.
+/// Returns the scales of the columns `8 j..` of a block.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 pub(crate) fn column_scales(block: &[u8], j: usize) -> __m256 {

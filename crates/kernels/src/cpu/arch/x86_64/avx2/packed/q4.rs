@@ -10,7 +10,7 @@ use std::arch::x86_64::*;
 use std::hint::black_box;
 use std::ops::Range;
 
-/// Registers of weights of a tile, as for q8.
+/// Registers of weights per tile, as for q8.
 const COLS: usize = 2;
 /// Subgroups of a group.
 const SUBGROUPS: usize = GROUP / SUBGROUP;
@@ -19,12 +19,12 @@ const SUB_QUADS: usize = SUBGROUP / QUAD;
 /// Bytes of a block before its values.
 const HEAD_BYTES: usize = SCALE_BYTES + SUB_SCALE_BYTES;
 
-/// A block made ready for many rows, 9 KB.
+/// A block prepared for many rows, 9 KB.
 #[repr(C, align(64))]
 struct Spread {
     /// Nibbles as bytes, `[32][64][4]`.
     nibbles: [u8; PANEL * GROUP],
-    /// A register of sub-scales for each subgroup and 8 columns, twice in each 32-bit lane.
+    /// A register of sub-scales for each subgroup and 8 columns; each 32-bit lane has its sub-scale twice.
     sub_scales: [[__m256i; PANEL_REGISTERS]; SUBGROUPS],
 }
 
@@ -50,7 +50,7 @@ pub(crate) fn q4(panel: Panel<'_>, x: &QuantizedRows<'_>, rows: Range<usize>, y:
     }
 }
 
-/// Low and high nibbles of a register of bytes.
+/// Returns the low and the high nibbles of a register of bytes.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn nibbles(bytes: __m256i) -> [__m256i; 2] {
@@ -58,7 +58,8 @@ fn nibbles(bytes: __m256i) -> [__m256i; 2] {
     [_mm256_and_si256(bytes, mask), _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), mask)]
 }
 
-/// Makes a block ready. Products read columns in strides, which no prefetcher follows; this reads in order.
+/// Prepares a block. Products read columns in strides, which no hardware prefetcher follows; this function reads in
+/// order.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn spread(block: &[u8], out: &mut Spread) {
@@ -81,8 +82,8 @@ fn spread(block: &[u8], out: &mut Spread) {
     }
 }
 
-/// Turns a block into the q8 block of the same values: `(v - 8) s + 128`, in bytes. Two nibbles in a 16-bit lane are
-/// multiplied at once, as 15 * 15 fits a byte and nothing is carried.
+/// Unpacks a block to the q8 block of the same values: `(v - 8) s + 128`, in bytes. The two nibbles in a 16-bit lane
+/// are multiplied in one instruction, because 15 * 15 fits a byte and nothing is carried.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 pub(crate) fn unpack_block(from: &[u8], to: &mut [u8]) {
@@ -112,13 +113,13 @@ pub(crate) fn unpack_block(from: &[u8], to: &mut [u8]) {
     }
 }
 
-/// What a lane's sums of a subgroup begin with: nibbles are 8 too large, and -8 * 32 * 127 fits the first of a
-/// column's two lanes of 16 bits, as does any sum.
+/// Returns the initial value of a lane's sums of a subgroup. Nibbles are 8 too large. -8 * 32 * 127 fits the first of
+/// a column's two lanes of 16 bits, and so does any sum.
 fn offset(sum: i16) -> i32 {
     i32::from((-i16::from(ZERO_NIBBLE) * sum).cast_unsigned())
 }
 
-/// `y += ` the product of a block and a tile's group, outliers left out.
+/// `y += ` the product of a block and a tile's group, without outliers.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn product<const ROWS: usize>(block: &[u8], ready: &Spread, tile: TileGroup<'_>, y: &mut Sums<'_>) {
@@ -126,7 +127,7 @@ fn product<const ROWS: usize>(block: &[u8], ready: &Spread, tile: TileGroup<'_>,
     let values = tile.values.as_ptr().cast::<i32>();
     let offsets: [[i32; ROWS]; SUBGROUPS] =
         std::array::from_fn(|s| std::array::from_fn(|row| offset(tile.meta[row].sums[s])));
-    // a loop for certain: unrolled, the compiler adds in another order and runs out of registers
+    // must stay a loop: if the compiler unrolls it, it adds in another order and runs out of registers
     let sub_quads = black_box(SUB_QUADS).min(SUB_QUADS);
     for first in (0..PANEL_REGISTERS).step_by(COLS) {
         let weights = ready.nibbles[first * REGISTER..].as_ptr();
@@ -163,7 +164,7 @@ fn product<const ROWS: usize>(block: &[u8], ready: &Spread, tile: TileGroup<'_>,
     }
 }
 
-/// `y += ` the product of a block and a group of a single row, outliers left out: the block is read once and in order.
+/// `y += ` the product of a block and a group of a single row, without outliers. The block is read once and in order.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn row_product(block: &[u8], tile: TileGroup<'_>, y: &mut Sums<'_>) {
@@ -198,7 +199,7 @@ fn row_product(block: &[u8], tile: TileGroup<'_>, y: &mut Sums<'_>) {
     }
 }
 
-/// Sub-scales of the columns `8 j..` for subgroup `subgroup`, one per 32-bit lane.
+/// Returns the sub-scales of the columns `8 j..` for subgroup `subgroup`, one per 32-bit lane.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn column_sub_scales(block: &[u8], j: usize, subgroup: usize) -> __m256i {

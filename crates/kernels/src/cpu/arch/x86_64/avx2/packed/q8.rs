@@ -7,13 +7,14 @@ use crate::quant::{GROUP, PANEL, Q8_BLOCK, QUAD, SCALE_BYTES, ZERO};
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-/// Registers of weights of a tile: 6 rows by 2 registers of 8 columns are 12 sums; with the weights and a broadcast
-/// 15 of 16 registers.
+/// Registers of weights per tile: 6 rows by 2 registers of 8 columns are 12 sums; with the weights and a broadcast
+/// they take 15 of 16 registers.
 const COLS: usize = 2;
 /// Bytes of a pair of values along K of a panel's columns, in 16 bits.
 const PAIR_STEP: usize = PANEL * 2 * size_of::<i16>();
 
-/// A block's weights in 16 bits, `[64][64][2]`: pairs along K, columns, values of a pair. 16 KB, half of L1.
+/// A block's weights in 16 bits, `[64][64][2]`: pairs along K, columns, values of a pair. 16 KB, half of the L1
+/// cache.
 #[repr(C, align(64))]
 struct Pairs([u8; 2 * PANEL * GROUP]);
 
@@ -41,7 +42,7 @@ pub(super) fn q8(panel: Panel<'_>, x: &QuantizedRows<'_>, rows: Range<usize>, y:
     }
 }
 
-/// Four columns of four bytes: the first and the second two of each column, in 16 bits.
+/// Splits four columns of four bytes into the first two and the second two of each column, in 16 bits.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn halves(bytes: __m256i) -> [__m256i; 2] {
@@ -51,7 +52,8 @@ fn halves(bytes: __m256i) -> [__m256i; 2] {
     [low, high].map(|order| _mm256_shuffle_epi8(bytes, _mm256_broadcastsi128_si256(order)))
 }
 
-/// A block's weights in 16 bits. Products read columns in strides, which no prefetcher follows; this reads in order.
+/// Widens a block's weights to 16 bits. Products read columns in strides, which no hardware prefetcher follows; this
+/// function reads in order.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn widen(block: &[u8], pairs: &mut Pairs) {
@@ -71,7 +73,7 @@ fn widen(block: &[u8], pairs: &mut Pairs) {
     }
 }
 
-/// A tile's values in 16 bits.
+/// Returns a tile's values in 16 bits.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn widened(tile: TileGroup<'_>) -> Widened {
@@ -82,7 +84,7 @@ fn widened(tile: TileGroup<'_>) -> Widened {
     out
 }
 
-/// `y += ` the product of a block and a tile's group, outliers left out.
+/// `y += ` the product of a block and a tile's group, without outliers.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn product<const ROWS: usize>(block: &[u8], pairs: &Pairs, tile: TileGroup<'_>, y: &mut Sums<'_>) {
@@ -118,7 +120,7 @@ fn product<const ROWS: usize>(block: &[u8], pairs: &Pairs, tile: TileGroup<'_>, 
     }
 }
 
-/// `y += ` the product of a block and a group of a single row, outliers left out: the block is read once and in order.
+/// `y += ` the product of a block and a group of a single row, without outliers. The block is read once and in order.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn row_product(block: &[u8], tile: TileGroup<'_>, y: &mut Sums<'_>) {

@@ -1,4 +1,4 @@
-//! Quantizing activations with AVX2.
+//! Quantization of activations with AVX2.
 
 use super::LANES;
 use crate::cpu::arch::scalar::packed as scalar;
@@ -6,9 +6,9 @@ use crate::cpu::table::activations::{OUTLIER_RATIO, OUTLIERS, Plan, RowMeta, qua
 use crate::quant::{GROUP, QUAD, SUBGROUP};
 use std::arch::x86_64::*;
 
-/// Registers of a group.
+/// Registers per group.
 const REGISTERS: usize = GROUP / LANES;
-/// Registers of a subgroup.
+/// Registers per subgroup.
 const SUB_REGISTERS: usize = SUBGROUP / LANES;
 
 #[target_feature(enable = "avx2,fma")]
@@ -22,7 +22,7 @@ pub(crate) fn quantize(x: &[f32], k: usize, tile: &mut [u8]) {
     }
 }
 
-/// Quantizes up to 128 values of row `row` to a group of a tile of `rows` rows.
+/// Quantizes up to 128 values of row `row` into a group of a tile of `rows` rows.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn quantize_group(x: &[f32], rows: usize, row: usize, out: &mut [u8]) -> RowMeta {
@@ -55,7 +55,7 @@ fn quantize_group(x: &[f32], rows: usize, row: usize, out: &mut [u8]) -> RowMeta
     plan.meta(sums.map(|sum| total(sum)), places, x)
 }
 
-/// Eight values of a group.
+/// Loads eight values of a group.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn load(values: &[f32; GROUP], i: usize) -> __m256 {
@@ -64,7 +64,7 @@ fn load(values: &[f32; GROUP], i: usize) -> __m256 {
     unsafe { _mm256_loadu_ps(values.as_ptr()) }
 }
 
-/// The lowest byte of each lane, four to a quad.
+/// Returns the lowest byte of each lane, four per quad.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn low_bytes(q: __m256i) -> [[u8; QUAD]; 2] {
@@ -74,7 +74,7 @@ fn low_bytes(q: __m256i) -> [[u8; QUAD]; 2] {
         .map(|half| _mm_cvtsi128_si32(half).to_le_bytes())
 }
 
-/// The sum of all lanes; a subgroup's is at most 32 * 127.
+/// Returns the sum of all lanes; that of a subgroup is at most 32 * 127.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn total(lanes: __m256i) -> i16 {
@@ -84,13 +84,14 @@ fn total(lanes: __m256i) -> i16 {
     _mm_cvtsi128_si32(one) as i16
 }
 
-/// The three largest magnitudes of a group, descending, and the places of the first two, the earlier of equals first;
-/// three times the largest where none can be an outlier, which is the same to [`Plan`].
+/// Returns the three largest magnitudes of a group, descending, and the positions of the first two; of equal values
+/// the earlier comes first. If none can be an outlier, returns the largest three times, which is the same to
+/// [`Plan`].
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn largest_three(values: &[f32; GROUP]) -> ([f32; OUTLIERS + 1], [u8; OUTLIERS]) {
     let magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(i32::MAX));
-    // as integers, so that no NaN is lost
+    // compared as integers, so that no NaN is lost
     let mut most = _mm256_setzero_si256();
     for i in 0..REGISTERS {
         let bits = _mm256_castps_si256(_mm256_and_ps(load(values, i), magnitude));
@@ -98,7 +99,7 @@ fn largest_three(values: &[f32; GROUP]) -> ([f32; OUTLIERS + 1], [u8; OUTLIERS])
     }
     let lanes: [u32; LANES] = bytemuck::cast(most);
     let most = f32::from_bits(lanes.into_iter().fold(0, u32::max));
-    // three values within the ratio of the largest: nothing towers, whatever the second and third are
+    // three values within the ratio of the largest: there is no outlier, whatever the second and third are
     let near = _mm256_set1_ps(most / OUTLIER_RATIO);
     let mut count = _mm256_setzero_si256();
     for i in 0..REGISTERS {

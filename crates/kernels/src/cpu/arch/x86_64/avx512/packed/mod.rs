@@ -1,4 +1,4 @@
-//! Products with packed weights, by VNNI. [`crate::cpu::arch::scalar::packed`] defines what they compute.
+//! Products with packed weights, with VNNI. [`crate::cpu::arch::scalar::packed`] defines the results.
 //!
 //! `vpdpbusd` multiplies unsigned by signed bytes: weights are stored 128 too large and so unsigned, and the
 //! accumulators start at `-128 Σ q` of the activations instead of at zero.
@@ -25,24 +25,25 @@ pub(crate) const KERNELS: PackedKernels = PackedKernels {
     sweep_bytes: SWEEP_BYTES,
 };
 
-/// Three tiles: 18 x 64 f32 are 4.6 KB beside a q8 block of 8 KB.
+/// Three tiles: 18 x 64 f32 are 4.6 KB, next to a q8 block of 8 KB.
 const CHUNK_ROWS: usize = 3 * TILE_ROWS;
 /// 32-bit lanes of a register.
 pub(crate) const LANES: usize = 16;
-/// Registers to a panel's 64 columns.
+/// Registers per 64 columns of a panel.
 const COLS: usize = PANEL / LANES;
 /// Bytes of four values along K of a panel's columns.
 pub(crate) const STEP: usize = PANEL * QUAD;
-/// Four values along K in a group.
+/// Quads (four values along K) in a group.
 const QUADS: usize = GROUP / QUAD;
-/// How many blocks ahead of its use a q8 block is fetched: one is 0.4 us at 20 GB/s, twice the latency of memory.
+/// How many blocks before its use a q8 block is prefetched: one block is 0.4 us at 20 GB/s, twice the latency of
+/// memory.
 const Q8_AHEAD: usize = 1;
-/// The same for q4, whose blocks are half as long.
+/// Same as [`Q8_AHEAD`] for q4, whose blocks are half as large.
 pub(crate) const Q4_AHEAD: usize = 2;
 /// Bytes of a q4 block before its values.
 const HEAD_BYTES: usize = SCALE_BYTES + SUB_SCALE_BYTES;
 
-/// A q8 block of its own, on a cache line's border.
+/// A separate q8 block, aligned to a cache line.
 #[repr(C, align(64))]
 pub(crate) struct Block(pub(crate) [u8; Q8_BLOCK]);
 
@@ -83,7 +84,7 @@ pub(crate) fn unpack(q4: &[u8], q8: &mut [u8]) {
     }
 }
 
-/// `y += ` the product of a block and a tile's group. What lies `ahead` is fetched into the cache meanwhile.
+/// `y += ` the product of a block and a tile's group. Meanwhile the block at `ahead` is prefetched into the cache.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn tile_step(block: &[u8], tile: TileGroup<'_>, ahead: Option<*const u8>, y: &mut Sums<'_>) {
@@ -118,7 +119,7 @@ fn tile_product<const ROWS: usize, const AHEAD: bool>(
         fetch_scales(ahead);
     }
     for quad in 0..QUADS {
-        // the tile's next group, a quad's share of its bytes at a time
+        // prefetches the tile's next group, a quad's share of its bytes at a time
         let next = tile.values.as_ptr().wrapping_add(ROWS * (ROW_GROUP + quad * (ROW_GROUP / QUADS)));
         _mm_prefetch::<_MM_HINT_T0>(next.cast());
         // SAFETY: quad < 32, so the last byte read is 32 * 256 = 8192 bytes past the scales: the end of the block.
@@ -148,7 +149,7 @@ fn tile_product<const ROWS: usize, const AHEAD: bool>(
     }
 }
 
-/// Fetches the scales and sub-scales of the block that begins at `ahead`: 4 lines at most.
+/// Prefetches the scales and sub-scales of the block that begins at `ahead`: at most 4 lines.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn fetch_scales(ahead: *const u8) {
@@ -174,12 +175,12 @@ pub(crate) fn add_outlier(block: &[u8], columns: Range<usize>, place: usize, out
     }
 }
 
-/// Which values of y a group adds to: none for the first, all for the others.
+/// Returns which values of y a group adds to: none for the first group, all for the others.
 pub(crate) fn keep(group: usize) -> __mmask16 {
     if group == 0 { 0 } else { !0 }
 }
 
-/// `y = fma(f32(sum) * column_scale, row_scale, y)` for 16 columns, where `keep` is unset with 0 for y.
+/// `y = fma(f32(sum) * column_scale, row_scale, y)` for 16 columns; y counts as 0 in lanes where `keep` is unset.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(crate) fn accumulate(sum: __m512i, column_scale: __m512, row_scale: f32, keep: __mmask16, y: &mut [f32]) {
@@ -192,7 +193,7 @@ pub(crate) fn accumulate(sum: __m512i, column_scale: __m512, row_scale: f32, kee
     }
 }
 
-/// Scales of the columns `16 j..` of a block.
+/// Returns the scales of the columns `16 j..` of a block.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(crate) fn column_scales(block: &[u8], j: usize) -> __m512 {
@@ -203,7 +204,7 @@ pub(crate) fn column_scales(block: &[u8], j: usize) -> __m512 {
     _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits)))
 }
 
-/// Sub-scales of the columns `16 j..` for subgroup `subgroup`, one per lane.
+/// Returns the sub-scales of the columns `16 j..` for subgroup `subgroup`, one per lane.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn column_sub_scales(block: &[u8], j: usize, subgroup: usize) -> __m512i {
@@ -215,7 +216,7 @@ fn column_sub_scales(block: &[u8], j: usize, subgroup: usize) -> __m512i {
     _mm512_and_si512(pairs, _mm512_set1_epi32(15))
 }
 
-/// Low and high nibbles of a register of bytes.
+/// Returns the low and the high nibbles of a register of bytes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn nibbles(bytes: __m512i) -> [__m512i; 2] {
@@ -223,7 +224,7 @@ fn nibbles(bytes: __m512i) -> [__m512i; 2] {
     [_mm512_and_si512(bytes, mask), _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), mask)]
 }
 
-/// `y += ` the product of a q4 block and the group of a single row, without unpacking: nibbles are unsigned, sums of
+/// `y += ` the product of a q4 block and the group of a single row, without unpacking. Nibbles are unsigned; sums of
 /// 32 products are multiplied by the sub-scale in integers.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
@@ -289,8 +290,8 @@ fn add_q4_outlier(block: &[u8], place: usize, outlier: f32, y: &mut [f32]) {
     }
 }
 
-/// Turns a q4 block into the q8 block of the same values: `(v - 8) s + 128`, in bytes. Two nibbles in a 16-bit lane
-/// are multiplied at once, as 15 * 15 fits a byte and nothing is carried.
+/// Unpacks a block to the q8 block of the same values: `(v - 8) s + 128`, in bytes. The two nibbles in a 16-bit lane
+/// are multiplied in one instruction, because 15 * 15 fits a byte and nothing is carried.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(crate) fn unpack_block(from: &[u8], ahead: *const u8, to: &mut [u8]) {

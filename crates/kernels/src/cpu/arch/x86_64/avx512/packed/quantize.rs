@@ -1,4 +1,4 @@
-//! Rows of f32 to tiles of bytes.
+//! Quantizes rows of f32 into tiles of bytes.
 
 use super::{LANES, QUADS};
 use crate::cpu::prefetch::fetch;
@@ -8,7 +8,7 @@ use crate::cpu::table::activations::{
 use crate::quant::{GROUP, QUAD};
 use std::arch::x86_64::*;
 
-/// The 128 bytes of a row's group: 16 quads to a register.
+/// The 128 bytes of a row's group: 16 quads per register.
 pub(crate) type Bytes = [__m512i; 2];
 
 /// See [`PackedKernels::quantize`](crate::cpu::table::packed::PackedKernels).
@@ -20,7 +20,7 @@ pub(super) fn quantize(x: &[f32], k: usize, tile: &mut [u8]) {
         let columns = group * GROUP..k.min((group + 1) * GROUP);
         let mut bytes = [[_mm512_setzero_si512(); 2]; TILE_ROWS];
         for ((x, meta), bytes) in x.chunks_exact(k).zip(meta).zip(&mut bytes) {
-            // rows lie too far apart for the processor to see that each is read on
+            // rows are too far apart for the hardware prefetcher to follow each of them
             fetch(&x[columns.end..k.min(columns.end + GROUP)]);
             (*bytes, *meta) = quantize_group(&x[columns.clone()]);
         }
@@ -58,25 +58,25 @@ pub(crate) fn quantize_group(x: &[f32]) -> (Bytes, RowMeta) {
     (bytes, plan.meta(sums, places, x))
 }
 
-/// 64 integers as bytes, in order.
+/// Packs 64 integers as bytes, in order.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn pack([a, b, c, d]: [__m512i; 4]) -> __m512i {
-    // packing works within 128 bits: quad i of register m comes out as quad 4 i + m
+    // packing works within 128 bits: quad i of register m becomes quad 4 i + m
     let packed = _mm512_packs_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
     let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     _mm512_permutexvar_epi32(order, packed)
 }
 
-/// Where the 16 quads of a register of six interleaved rows come from.
+/// The sources of the 16 quads of a register of six interleaved rows.
 struct Places {
-    /// The quad of its row, 16 more for a row of odd number: a permutation of two registers.
+    /// The number of the quad in its row, plus 16 if the row's number is odd: a permutation of two registers.
     quads: [i32; LANES],
     /// The lanes of rows 2 and 3, and those of rows 4 and 5.
     rows: [__mmask16; 2],
 }
 
-/// For each of the six registers that six rows of 16 quads fill.
+/// The sources for each of the six registers that six rows of 16 quads fill.
 static PLACES: [Places; TILE_ROWS] = {
     let mut all = [const { Places { quads: [0; LANES], rows: [0; 2] } }; TILE_ROWS];
     let mut at = 0;
@@ -92,7 +92,7 @@ static PLACES: [Places; TILE_ROWS] = {
     all
 };
 
-/// Six rows to `[32][6][4]`.
+/// Interleaves six rows to `[32][6][4]`.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn interleave(rows: &[Bytes; TILE_ROWS], out: &mut [u8]) {
@@ -109,7 +109,7 @@ fn interleave(rows: &[Bytes; TILE_ROWS], out: &mut [u8]) {
     }
 }
 
-/// Fewer rows to `[32][rows][4]`.
+/// Interleaves fewer than six rows to `[32][rows][4]`.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn spread(rows: &[Bytes], out: &mut [u8]) {
@@ -126,17 +126,18 @@ fn spread(rows: &[Bytes], out: &mut [u8]) {
     }
 }
 
-/// The three largest magnitudes of a group, descending, and the places of the first two, the earlier of equals first;
-/// three times the largest where none can be an outlier, which is the same to [`Plan`].
+/// Returns the three largest magnitudes of a group, descending, and the positions of the first two; of equal values
+/// the earlier comes first. If none can be an outlier, returns the largest three times, which is the same to
+/// [`Plan`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq")]
 fn largest_three(v: &[__m512; GROUP / LANES]) -> ([f32; OUTLIERS + 1], [u8; OUTLIERS]) {
-    // ordered as integers, so that no NaN is lost
+    // compared as integers, so that no NaN is lost
     let mut bits = v.map(|v| _mm512_castps_si512(_mm512_abs_ps(v)));
     let (mut largest, mut places) = ([0; OUTLIERS + 1], [0; OUTLIERS + 1]);
     let most = bits.iter().fold(_mm512_setzero_si512(), |m, v| _mm512_max_epu32(m, *v));
     let most = f32::from_bits(_mm512_reduce_max_epu32(most));
-    // three values within the ratio of the largest: nothing towers, whatever the second and third are
+    // three values within the ratio of the largest: there is no outlier, whatever the second and third are
     let near = _mm512_set1_ps(most / OUTLIER_RATIO);
     let mut count = _mm512_setzero_si512();
     for v in v {
