@@ -1,13 +1,14 @@
-//! Kernels for AArch64, one folder per instruction set: [`dotprod`] adds to [`neon`], and [`i8mm`] to both.
+//! Kernels for AArch64, one folder per instruction set: [`dotprod`] extends [`neon`], and [`i8mm`] extends both.
 
-/// A function of one instruction that has no stable intrinsic: `sum` and two factors, in vector registers.
+/// Defines a function of one instruction without a stable intrinsic. It takes `sum` and two factors, in vector
+/// registers.
 macro_rules! instruction {
     ($(#[$doc:meta])* fn $name:ident$(<$lane:ident>)?, $features:literal, $text:literal, ($sum:ty, $a:ty, $b:ty)) => {
         $(#[$doc])*
         #[inline]
         #[target_feature(enable = $features)]
         pub(crate) fn $name$(<const $lane: i32>)?(mut sum: $sum, a: $a, b: $b) -> $sum {
-            // SAFETY: one instruction on registers alone, of a feature that the function asks for.
+            // SAFETY: one instruction on registers alone, of a feature that the function requires.
             unsafe {
                 std::arch::asm!(
                     $text,

@@ -1,5 +1,5 @@
-//! Dot products of bytes: `sdot` (Cortex-A76, Apple's M1, Neoverse N1 and later). Everything else is
-//! [`neon`](super::neon)'s.
+//! Dot products of bytes: `sdot` (Cortex-A76, Apple's M1, Neoverse N1 and later). All other kernels are those of
+//! [`neon`](super::neon).
 
 pub(crate) mod packed;
 mod peak;
@@ -7,7 +7,7 @@ mod peak;
 use super::neon;
 use crate::cpu::table::{Kernels, PeakKernels};
 
-/// The level `dotprod`.
+/// The kernels of level `dotprod`.
 pub(crate) const KERNELS: Kernels = Kernels {
     packed_few: packed::KERNELS,
     packed_many: packed::KERNELS,

@@ -1,9 +1,9 @@
-//! Products with packed weights by `sdot`. [`crate::cpu::arch::scalar::packed`] defines what they compute.
+//! Products with packed weights with `sdot`. [`crate::cpu::arch::scalar::packed`] defines the results.
 //!
-//! A register of weights is a quad, four values along K, of 4 columns; `sdot` multiplies it with the quad of one row,
-//! picked from a register of them, into 4 sums. Both sides are signed: stored bytes are 128 too large, so their highest
-//! bit is turned, as they are read for up to six rows, and beforehand for more. q4 is computed from its nibbles for up
-//! to six rows, and unpacked to signed bytes for more.
+//! A register of weights is a quad, four values along K, of 4 columns. `sdot` multiplies it with the quad of one row,
+//! selected from a register of several, into 4 sums. Both sides are signed. Stored bytes are 128 too large, so their
+//! highest bit is flipped: while they are read for up to six rows, and beforehand for more. q4 is computed from its
+//! nibbles for up to six rows, and unpacked to signed bytes for more.
 
 use crate::cpu::arch::aarch64::neon::math::LANES;
 use crate::cpu::arch::aarch64::neon::packed::{
@@ -27,8 +27,8 @@ pub(crate) const KERNELS: PackedKernels = PackedKernels {
     sweep_bytes: SWEEP_BYTES,
 };
 
-/// Eight tiles, which share the making of signed bytes: the sums of 48 x 64 f32 are 12 KB, the block 8 KB and the
-/// activations of a group 8 KB, in an L1 of 64 KB.
+/// Eight tiles, which share the conversion to signed bytes: the sums of 48 x 64 f32 are 12 KB, the block 8 KB and the
+/// activations of a group 8 KB, in an L1 cache of 64 KB.
 const CHUNK_ROWS: usize = 8 * TILE_ROWS;
 instruction! {
     /// `sum[c] += Σ w[4 c + i] x[4 LANE + i]`: four columns, four values along K.
@@ -83,7 +83,7 @@ pub(crate) fn q4(panel: Panel<'_>, x: &QuantizedRows<'_>, rows: Range<usize>, y:
     }
 }
 
-/// Makes stored bytes signed.
+/// Converts stored bytes to signed ones.
 #[inline]
 #[target_feature(enable = "neon")]
 fn turn(values: &[u8], out: &mut Signed) {
@@ -93,7 +93,7 @@ fn turn(values: &[u8], out: &mut Signed) {
     }
 }
 
-/// Makes signed bytes of a q4 block.
+/// Unpacks a q4 block to signed bytes.
 #[inline]
 #[target_feature(enable = "neon")]
 fn unpack(block: &[u8], out: &mut Signed) {
@@ -108,10 +108,10 @@ fn unpack(block: &[u8], out: &mut Signed) {
     });
 }
 
-/// The quad `index` of each row of a tile, in two registers: rows 0 to 3, and 4 and 5.
+/// Returns quad `index` of each row of a tile, in two registers: rows 0 to 3, and 4 and 5.
 ///
 /// # Safety
-/// `values` has the quads `index` of `ROWS` rows.
+/// `values` must have quad `index` of `ROWS` rows.
 #[inline]
 #[target_feature(enable = "neon")]
 unsafe fn row_quads<const ROWS: usize>(values: *const u8, index: usize) -> [int8x16_t; 2] {
@@ -153,7 +153,7 @@ fn add_quads<const ROWS: usize>(sums: &mut [int32x4_t; ROWS], w: int8x16_t, x: [
     }
 }
 
-/// As [`product`], of stored bytes.
+/// Same as [`product`], for stored bytes.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 fn stored_product<const ROWS: usize>(block: &[u8], weights: &[u8], tile: TileGroup<'_>, y: &mut Sums<'_>) {
@@ -164,7 +164,7 @@ fn stored_product<const ROWS: usize>(block: &[u8], weights: &[u8], tile: TileGro
     }
 }
 
-/// As [`product`], of signed bytes.
+/// Same as [`product`], for signed bytes.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 fn signed_product<const ROWS: usize>(block: &[u8], weights: &[u8], tile: TileGroup<'_>, y: &mut Sums<'_>) {
@@ -175,7 +175,7 @@ fn signed_product<const ROWS: usize>(block: &[u8], weights: &[u8], tile: TileGro
     }
 }
 
-/// As [`q4_columns`].
+/// Calls [`q4_columns`] with the number of columns that suits `ROWS`.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 fn q4_product<const ROWS: usize>(block: &[u8], tile: TileGroup<'_>, y: &mut Sums<'_>) {
@@ -186,9 +186,10 @@ fn q4_product<const ROWS: usize>(block: &[u8], tile: TileGroup<'_>, y: &mut Sums
     }
 }
 
-/// `y += ` the product of a block's values, `[32][64][4]` of which the bits `TURNED` are turned first, and a tile's
-/// group, outliers left out: `COLS` registers of columns at a time. Six rows by 4 are 24 sums; with the weights and two
-/// registers of activations 30 of 32 registers. A single row takes all columns, and so reads its block in order.
+/// `y += ` the product of a block's values and a tile's group, without outliers. The values are `[32][64][4]`; their
+/// bits `TURNED` are flipped first. `COLS` registers of columns are computed at a time. Six rows by 4 are 24 sums;
+/// with the weights and two registers of activations they take 30 of 32 registers. A single row takes all columns,
+/// and so reads its block in order.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 fn product<const ROWS: usize, const COLS: usize, const TURNED: u8>(
@@ -224,8 +225,8 @@ fn product<const ROWS: usize, const COLS: usize, const TURNED: u8>(
     }
 }
 
-/// `y += ` the product of a q4 block and a tile's group, outliers left out: `COLS` registers of columns at a
-/// time. Sums of 32 products of nibbles are multiplied by the sub-scale in integers.
+/// `y += ` the product of a q4 block and a tile's group, without outliers, `COLS` registers of columns at a time.
+/// Sums of 32 products of nibbles are multiplied by the sub-scale in integers.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 fn q4_columns<const ROWS: usize, const COLS: usize>(block: &[u8], tile: TileGroup<'_>, y: &mut Sums<'_>) {

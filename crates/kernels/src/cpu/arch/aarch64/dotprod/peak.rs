@@ -1,4 +1,4 @@
-//! What the instruction set can do at most: dot products on registers alone.
+//! The most that the instruction set can do: dot products on registers alone.
 
 use super::packed::sdot;
 use std::arch::aarch64::*;

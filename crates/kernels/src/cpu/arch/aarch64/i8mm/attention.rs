@@ -1,4 +1,4 @@
-//! The parts of the blocked attention, see [`crate::cpu::ops::flash`], in bf16 by `bfmmla`.
+//! The functions of blocked attention, see [`crate::cpu::ops::flash`], in bf16 with `bfmmla`.
 
 use super::bfmmla;
 use super::gemm::row_of;
@@ -9,7 +9,8 @@ use crate::cpu::table::attention::{FlashKernel, InTurn, KEYS, Products, Queries,
 use crate::{KV_BLOCK_TOKENS, KvFormat};
 use std::arch::aarch64::*;
 
-/// In bf16. A single row against 8-bit panels goes the same way: widening takes an instruction for each value.
+/// The kernel in bf16. A single row against 8-bit panels takes the same path: widening takes an instruction for each
+/// value.
 pub(super) static BF16: FlashKernel = FlashKernel {
     group: 2,
     pack_query,
@@ -20,11 +21,11 @@ pub(super) static BF16: FlashKernel = FlashKernel {
     single_rows: SingleRows { f32: None, bf16: None, q8: None },
 };
 
-/// Rows of a tile: four pairs by four of columns are 16 sums, as in the matrix kernel.
+/// Rows of a tile: four pairs by four pairs of columns are 16 sums, as in the matrix kernel.
 const MR: usize = 8;
 /// Columns of a tile.
 const NR: usize = 8;
-/// Words of the weights of a panel's keys.
+/// Words of weights for the keys of a panel.
 const PANEL_WORDS: usize = KV_BLOCK_TOKENS / 2;
 
 /// See [`FlashKernel::pack_query`].
@@ -43,7 +44,7 @@ fn put_pairs(words: &mut [u32; 2], values: float32x4_t) {
     unsafe { vst1_u16(words.as_mut_ptr().cast(), narrow(values)) };
 }
 
-/// See [`FlashKernel::widen`]: 8-bit values are integers of 8 bits, which bf16 has exactly.
+/// See [`FlashKernel::widen`]. 8-bit values are integers of 8 bits, which bf16 represents exactly.
 #[target_feature(enable = "neon")]
 fn widen(panel: &[u8], format: KvFormat, cols: usize, out: &mut [u32]) {
     assert!(format == KvFormat::Q8, "panels of {format:?} are not widened to bf16");
@@ -61,7 +62,7 @@ fn widen(panel: &[u8], format: KvFormat, cols: usize, out: &mut [u32]) {
     }
 }
 
-/// Writes exact bf16 as 4 words, the lanes of the first register in the low halves.
+/// Writes exact bf16 as 4 words, with the lanes of the first register in the low halves.
 #[inline]
 #[target_feature(enable = "neon")]
 fn store_pairs(pair: [float32x4_t; 2], out: &mut [u32]) {
@@ -73,7 +74,7 @@ fn store_pairs(pair: [float32x4_t; 2], out: &mut [u32]) {
     unsafe { vst1q_u32(out.as_mut_ptr(), words) };
 }
 
-/// Rows of words by columns of panels, see [`rectangle`].
+/// Rows of words multiplied by columns of panels, see [`rectangle`].
 #[derive(Clone, Copy)]
 struct Product<'a> {
     a: Queries<'a>,
@@ -84,7 +85,7 @@ struct Product<'a> {
     accumulate: bool,
 }
 
-/// All rows by 8 columns, 8 rows at a time, a single one alone.
+/// Computes all rows by 8 columns, 8 rows at a time; a single row has its own path.
 #[inline]
 #[target_feature(enable = "neon,bf16")]
 fn columns(product: Product<'_>, c: &mut [f32]) {
@@ -102,8 +103,8 @@ fn columns(product: Product<'_>, c: &mut [f32]) {
     }
 }
 
-/// `c[i][j] (+)= Σ_w a[i][w] b[w][j]` for `R` rows, in pairs, of `Z` registers of 4 columns; words are taken in twos. A
-/// single row is its own neighbour.
+/// `c[i][j] (+)= Σ_w a[i][w] b[w][j]` for `R` rows, in pairs, and `Z` registers of 4 columns; words are taken in
+/// twos. A single row is paired with itself.
 #[inline]
 #[target_feature(enable = "neon,bf16")]
 fn rectangle<const R: usize, const PAIRS: usize, const Z: usize>(product: &Product<'_>, c: &mut [f32]) {
@@ -112,7 +113,7 @@ fn rectangle<const R: usize, const PAIRS: usize, const Z: usize>(product: &Produ
     assert!(a.len() >= (R - 1) * stride + count, "left factor");
     assert!(b.len() >= (count - 1) * b_stride + LANES * Z, "right factor");
     assert!(c.len() >= (R - 1) * c_stride + LANES * Z, "sums");
-    // [register of columns][pair of rows], each twice `[row][column]` of two and two
+    // [register of columns][pair of rows], each two registers of `[row][column]`, two by two
     let mut sums = [[[vdupq_n_f32(0.0); 2]; PAIRS]; Z];
     // SAFETY: the largest offsets reached are those asserted.
     unsafe {

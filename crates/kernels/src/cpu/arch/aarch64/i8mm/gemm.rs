@@ -1,8 +1,9 @@
-//! The matrix kernel of bf16 by `bfmmla`: tiles of 8 rows x 8 columns, 16 registers of sums of 2 x 2 each, 4 of weights
-//! and 4 of input.
+//! The matrix kernel of bf16 with `bfmmla`: tiles of 8 rows x 8 columns, with 16 registers of 2 x 2 sums each, 4 of
+//! weights and 4 of input.
 //!
-//! The instruction takes 4 values along K, two words of pairs. A panel is packed for it, eight columns at a time: for
-//! two words after each other, both words of each column; then, where their number is odd, the last one of each column.
+//! The instruction takes 4 values along K, two words of pairs. A panel is packed for it, eight columns at a time. For
+//! each two consecutive words, both words of each column are stored; then, if the number of words is odd, the last
+//! word of each column.
 
 use super::bfmmla;
 use crate::DenseFormat;
@@ -17,13 +18,13 @@ const MR: usize = 8;
 const NR: usize = 8;
 /// Columns of a panel.
 const PANEL: usize = 64;
-/// Words of a register.
+/// Words per register.
 const LANES: usize = 4;
 
-/// Pairs of bf16.
+/// The kernel with pairs of bf16.
 pub(super) static BF16: GemmKernel = GemmKernel { rows: MR, group: 2, pack_input, pack_weights, tile };
 
-/// Two words of a row from word `at` on, zeros beyond its end: 4 values, rounded where they are not bf16.
+/// Returns two words of a row from word `at` on, zeros past its end: 4 values, rounded if they are not bf16.
 #[inline]
 #[target_feature(enable = "neon")]
 fn words(row: &[u8], format: DenseFormat, at: usize) -> [u32; 2] {
@@ -52,7 +53,7 @@ fn pack_input(x: &[f32], k: usize, out: &mut [u32]) {
     }
 }
 
-/// See [`GemmKernel::pack_weights`]; the order is that of the module's introduction.
+/// See [`GemmKernel::pack_weights`]; the order is that of the [module documentation](self).
 #[target_feature(enable = "neon")]
 fn pack_weights(rows: &WeightRows<'_>, range: Range<usize>, out: &mut [u32]) {
     match rows.format {
@@ -75,7 +76,7 @@ fn pack_panel(rows: &WeightRows<'_>, format: DenseFormat, range: Range<usize>, o
             pair[at..at + 2].copy_from_slice(&words(row, format, range.start + 2 * i));
         }
         if let Some(last) = last.get_mut(column % NR) {
-            // what the next block begins with is not of this one
+            // the first word of the next block does not belong to this one
             [*last, _] = words(row, format, range.end - 1);
         }
     }
@@ -93,7 +94,7 @@ fn tile(words: usize, a: &[u32], b: &[u32], c: &mut [f32], accumulate: bool) {
 /// Sums of 8 rows and 8 columns, `[pair of rows][pair of columns]`, each `[row][column]`.
 type TileSums = [[float32x4_t; NR / 2]; MR / 2];
 
-/// The products of a tile, `[words, 8]`, with 8 columns of a panel, written or added to rows of 64.
+/// Multiplies a tile, `[words, 8]`, by 8 columns of a panel. The products are written, or added, to rows of 64.
 #[inline]
 #[target_feature(enable = "neon,bf16")]
 fn tile_columns(a: &[u32], b: &[u32], c: &mut [f32], accumulate: bool) {
@@ -108,7 +109,7 @@ fn tile_columns(a: &[u32], b: &[u32], c: &mut [f32], accumulate: bool) {
     for (a, b) in a.iter().zip(b) {
         // SAFETY: 16 words are read from each array of 16.
         let (a, b) = unsafe { (registers(a.as_ptr()), registers(b.as_ptr())) };
-        // two words of each row
+        // combines two words of each row
         let a =
             [vzip1q_u32(a[0], a[2]), vzip2q_u32(a[0], a[2]), vzip1q_u32(a[1], a[3]), vzip2q_u32(a[1], a[3])];
         multiply(&mut sums, a, b);
@@ -124,10 +125,10 @@ fn tile_columns(a: &[u32], b: &[u32], c: &mut [f32], accumulate: bool) {
     store_sums(&sums, c);
 }
 
-/// Four registers of words.
+/// Loads four registers of words.
 ///
 /// # Safety
-/// 16 words lie behind `words`.
+/// 16 words must be readable at `words`.
 #[inline]
 #[target_feature(enable = "neon")]
 unsafe fn registers(words: *const u32) -> [uint32x4_t; 4] {
@@ -142,7 +143,7 @@ unsafe fn registers(words: *const u32) -> [uint32x4_t; 4] {
     }
 }
 
-/// Four pairs of rows by four of columns.
+/// Multiplies four pairs of rows by four pairs of columns.
 #[inline]
 #[target_feature(enable = "neon,bf16")]
 fn multiply(sums: &mut TileSums, a: [uint32x4_t; 4], b: [uint32x4_t; 4]) {
@@ -153,7 +154,7 @@ fn multiply(sums: &mut TileSums, a: [uint32x4_t; 4], b: [uint32x4_t; 4]) {
     }
 }
 
-/// The first or the second row of two pairs of columns.
+/// Returns the first or the second row of two pairs of columns.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(super) fn row_of(pairs: [float32x4_t; 2], row: usize) -> float32x4_t {

@@ -1,8 +1,8 @@
-//! Products of few rows with bf16 weights by `bfdot`: weights are streamed from where they are mapped, 8 rows at a time
-//! against 2 rows of input: 16 sums, 8 registers of weights and 2 of input are 26 of the 32 registers.
+//! Products of few rows with bf16 weights with `bfdot`. Weights are streamed directly from the mapped file, 8 rows at
+//! a time with 2 rows of input: 16 sums, 8 registers of weights and 2 of input are 26 of the 32 registers.
 //!
-//! Every sum has one register of 4 partial sums whatever the number of rows, so a row's result does not depend on its
-//! company.
+//! Every sum has one register of 4 partial sums, whatever the number of rows, so a row's result does not depend on
+//! the other rows.
 
 use super::bfdot;
 use crate::DenseFormat;
@@ -10,14 +10,14 @@ use crate::cpu::arch::aarch64::neon::gemv as neon;
 use crate::cpu::table::dense::WeightRows;
 use std::arch::aarch64::*;
 
-/// Weight rows taken together.
+/// Weight rows that are computed together.
 const BLOCK: usize = 8;
-/// Input rows taken together.
+/// Input rows that are computed together.
 const INPUTS: usize = 2;
-/// Values of a register.
+/// Values per register.
 const VALUES: usize = 8;
 
-/// See [`crate::cpu::arch::scalar::dense::gemv_bf16`]. Weights that are rounded first are left to NEON.
+/// See [`crate::cpu::arch::scalar::dense::gemv_bf16`]. Weights that must be rounded first are left to NEON.
 #[target_feature(enable = "neon,bf16")]
 pub(super) fn gemv_bf16(rows: &WeightRows<'_>, x: &[u16], y: &mut [f32]) {
     match rows.format {
@@ -51,7 +51,7 @@ fn all(rows: &WeightRows<'_>, x: &[u16], y: &mut [f32]) {
     }
 }
 
-/// 8 values of a row from byte `at` on, zeros beyond its end.
+/// Loads 8 values of a row from byte `at` on; zeros past its end.
 #[inline]
 #[target_feature(enable = "neon")]
 fn last_values(row: &[u8], at: usize) -> uint32x4_t {
@@ -61,7 +61,7 @@ fn last_values(row: &[u8], at: usize) -> uint32x4_t {
     vreinterpretq_u32_u8(unsafe { vld1q_u8(copy.as_ptr()) })
 }
 
-/// `x[i] · w[c]` for 8 weight rows and `M` rows of input, of `k` values each, all of them bytes of bf16.
+/// `x[i] · w[c]` for 8 weight rows and `M` rows of input, of `k` bf16 values each, as bytes.
 #[inline]
 #[target_feature(enable = "neon,bf16")]
 fn block<const M: usize>(w: [&[u8]; BLOCK], x: &[u8], k: usize) -> [[f32; BLOCK]; M] {

@@ -1,5 +1,5 @@
-//! Products of small matrices, of bytes and of bf16: `usmmla` and `bfmmla` (Apple's M2, Neoverse V1 and N2 and later).
-//! What is not here is [`dotprod`](super::dotprod)'s or [`neon`](super::neon)'s.
+//! Products of small matrices, of bytes and of bf16: `usmmla` and `bfmmla` (Apple's M2, Neoverse V1 and N2 and
+//! later). All other kernels are those of [`dotprod`](super::dotprod) or [`neon`](super::neon).
 
 mod attention;
 mod gemm;
@@ -13,7 +13,7 @@ use crate::cpu::table::dense::DenseKernels;
 use crate::cpu::table::{Kernels, PeakKernels};
 use std::arch::aarch64::*;
 
-/// The level `i8mm`.
+/// The kernels of level `i8mm`.
 pub(crate) const KERNELS: Kernels = Kernels {
     dense: DenseKernels { gemv_bf16: gemv::gemv_bf16, gemm_bf16: Some(&gemm::BF16), ..neon::KERNELS.dense },
     attention: AttentionKernels { flash_bf16: Some(&attention::BF16), ..neon::KERNELS.attention },

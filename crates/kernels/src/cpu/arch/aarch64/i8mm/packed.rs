@@ -1,8 +1,8 @@
-//! Products of many rows with packed weights by `usmmla`. [`crate::cpu::arch::scalar::packed`] defines what they compute.
+//! Products of many rows with packed weights with `usmmla`. [`crate::cpu::arch::scalar::packed`] defines the results.
 //!
-//! The instruction multiplies two columns of 8 values along K by two rows of them: twice the products of `sdot`. Quads
-//! of 4 columns are joined in pairs for that, once for all rows of a chunk; a group of a tile of R rows is `[16][R][8]`
-//! here. Weights are taken as they are stored, unsigned and 128 too large, and sums start at `-128 Σ q`.
+//! The instruction multiplies two columns of 8 values along K by two rows of 8 values: twice the products of `sdot`.
+//! For that, quads of 4 columns are joined in pairs, once for all rows of a chunk. A group of a tile of R rows is
+//! `[16][R][8]` here. Weights are used as they are stored, unsigned and 128 too large, and sums start at `-128 Σ q`.
 
 use super::usmmla;
 use crate::cpu::arch::aarch64::neon::math::LANES;
@@ -27,21 +27,22 @@ pub(super) const KERNELS: PackedKernels = PackedKernels {
     sweep_bytes: SWEEP_BYTES,
 };
 
-/// Rows from which these kernels are used: up to six, `sdot` multiplies a block as it is stored.
+/// Number of rows from which these kernels are used: up to six rows, `sdot` multiplies a block as it is stored.
 pub(super) const ROWS_MIN: usize = activations::TILE_ROWS + 1;
-/// Rows of a tile: four pairs by four of columns are 16 sums; with a step's weights and activations 24 registers.
+/// Rows of a tile: four pairs by four pairs of columns are 16 sums; with a step's weights and activations they take
+/// 24 registers.
 const TILE_ROWS: usize = 8;
-/// Six tiles, which share the joining of a block: the sums of 48 x 64 f32 are 12 KB, the block 8 KB and the activations
-/// of a group 8 KB, in an L1 of 64 KB.
+/// Six tiles, which share the joining of a block: the sums of 48 x 64 f32 are 12 KB, the block 8 KB and the
+/// activations of a group 8 KB, in an L1 cache of 64 KB.
 const CHUNK_ROWS: usize = 6 * TILE_ROWS;
-/// Registers of 4 columns of a tile.
+/// Registers of 4 columns per tile.
 const COLS: usize = 2;
-/// Values along K that the instruction takes.
+/// Values along K per instruction.
 const OCT: usize = 2 * QUAD;
-/// Such steps in a group.
+/// Octs (8 values along K) in a group.
 const OCTS: usize = GROUP / OCT;
 
-/// A block's values, stored as in a q8 block, `[16][64][8]`.
+/// A block's values, as in a q8 block but joined to `[16][64][8]`.
 #[repr(C, align(64))]
 struct Joined([u8; PANEL * GROUP]);
 
@@ -76,7 +77,7 @@ fn q4(panel: Panel<'_>, x: &QuantizedRows<'_>, rows: Range<usize>, y: &mut Sums<
 /// Writes two quads of 4 columns as 8 values of each column.
 ///
 /// # Safety
-/// 32 bytes behind `out` may be written.
+/// 32 bytes must be writable at `out`.
 #[inline]
 #[target_feature(enable = "neon")]
 unsafe fn store_joined(first: uint8x16_t, second: uint8x16_t, out: *mut u8) {
@@ -88,7 +89,7 @@ unsafe fn store_joined(first: uint8x16_t, second: uint8x16_t, out: *mut u8) {
     }
 }
 
-/// Joins the quads of a q8 block's values.
+/// Joins the quads of the values of a q8 block.
 #[inline]
 #[target_feature(enable = "neon")]
 fn join(values: &[u8], out: &mut Joined) {
@@ -106,7 +107,7 @@ fn join(values: &[u8], out: &mut Joined) {
     }
 }
 
-/// Joins the quads of the q8 block of a q4 block's values.
+/// Unpacks a q4 block, and joins the quads of the resulting q8 values.
 #[inline]
 #[target_feature(enable = "neon")]
 fn unpack(block: &[u8], out: &mut Joined) {
@@ -120,7 +121,7 @@ fn unpack(block: &[u8], out: &mut Joined) {
     });
 }
 
-/// [`product`] for the number of rows that the tile has.
+/// Calls [`product`] for the number of rows of the tile.
 #[inline]
 #[target_feature(enable = "neon,i8mm")]
 fn tile_product(block: &[u8], joined: &Joined, tile: TileGroup<'_>, y: &mut Sums<'_>) {
@@ -136,8 +137,8 @@ fn tile_product(block: &[u8], joined: &Joined, tile: TileGroup<'_>, y: &mut Sums
     }
 }
 
-/// `y += ` the product of a block and a tile's group, outliers left out: 8 columns at a time, rows in pairs, the last of
-/// an odd number being its own neighbour.
+/// `y += ` the product of a block and a tile's group, without outliers: 8 columns at a time, rows in pairs. The last
+/// row of an odd number is paired with itself.
 #[inline]
 #[target_feature(enable = "neon,i8mm")]
 fn product<const ROWS: usize, const PAIRS: usize>(
@@ -164,7 +165,7 @@ fn product<const ROWS: usize, const PAIRS: usize>(
                 *w = unsafe { vld1q_u8(weights.add(2 * oct * STEP + j * REGISTER)) };
             }
             for (pair, sums) in sums.iter_mut().enumerate() {
-                // SAFETY: oct * ROWS + 2 pair + 1 < 16 ROWS, the octs of the values, or else one row is read alone.
+                // SAFETY: oct * ROWS + 2 pair + 1 < 16 ROWS, the octs of the values; otherwise a single row is read.
                 let x = unsafe {
                     let x = values.add((oct * ROWS + 2 * pair) * OCT).cast::<i8>();
                     if 2 * pair + 1 < ROWS { vld1q_s8(x) } else { vcombine_s8(vld1_s8(x), vld1_s8(x)) }

@@ -1,4 +1,4 @@
-//! What the instruction set can do at most: products of small matrices on registers alone.
+//! The most that the instruction set can do: products of small matrices on registers alone.
 
 use super::{bfmmla, usmmla};
 use std::arch::aarch64::*;

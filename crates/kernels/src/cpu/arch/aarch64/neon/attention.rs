@@ -1,4 +1,4 @@
-//! The parts of the blocked attention, see [`crate::cpu::ops::flash`], in f32.
+//! The functions of blocked attention, see [`crate::cpu::ops::flash`], in f32.
 
 use super::gemm::{Tile, rectangle};
 use super::math::{LANES, exp2_of_negative, load, load_whole, store, store_whole};
@@ -9,7 +9,7 @@ use crate::cpu::table::attention::{
 use crate::{KV_BLOCK_TOKENS, KvFormat};
 use std::arch::aarch64::*;
 
-/// In f32.
+/// The kernel in f32.
 pub(crate) static F32: FlashKernel = FlashKernel {
     group: 1,
     pack_query,
@@ -30,21 +30,22 @@ const MR: usize = 6;
 /// Columns of a tile.
 const NR: usize = 16;
 
-/// Registers of scores taken together: chains that hide latencies.
+/// Registers of scores that are computed together: as many chains as hide the latencies.
 const PART: usize = 4;
 
 fn pack_query(row: &[f32], out: &mut [u32]) {
     out.copy_from_slice(bytemuck::cast_slice(row));
 }
 
-/// One byte of each lane, `SHIFT` bits below the highest, as f32, `lanes` having their offset taken away.
+/// Returns one byte of each lane, `SHIFT` bits below the highest, as f32. The offset must already be subtracted from
+/// `lanes`.
 #[inline]
 #[target_feature(enable = "neon")]
 fn byte<const SHIFT: i32>(lanes: int32x4_t) -> float32x4_t {
     vcvtq_f32_s32(vshrq_n_s32::<24>(vshlq_n_s32::<SHIFT>(lanes)))
 }
 
-/// The 4 words at the start of `panel`.
+/// Loads the 4 words at the start of `panel`.
 #[inline]
 #[target_feature(enable = "neon")]
 fn load_words(panel: &[u32]) -> uint32x4_t {
@@ -53,14 +54,14 @@ fn load_words(panel: &[u32]) -> uint32x4_t {
     unsafe { vld1q_u32(words.as_ptr()) }
 }
 
-/// 4 words, which are f32.
+/// Loads 4 words, which are f32.
 #[inline]
 #[target_feature(enable = "neon")]
 fn floats(panel: &[u32]) -> [float32x4_t; 1] {
     [vreinterpretq_f32_u32(load_words(panel))]
 }
 
-/// The two bf16 of each of 4 words.
+/// Loads the two bf16 of each of 4 words.
 #[inline]
 #[target_feature(enable = "neon")]
 fn halves(panel: &[u32]) -> [float32x4_t; 2] {
@@ -69,16 +70,16 @@ fn halves(panel: &[u32]) -> [float32x4_t; 2] {
     [vreinterpretq_f32_u32(vshlq_n_u32::<16>(lanes)), vreinterpretq_f32_u32(high)]
 }
 
-/// The four bytes of each of 4 words, less [`Q8_OFFSET`](crate::cpu::table::kv::Q8_OFFSET).
+/// Loads the four bytes of each of 4 words, minus [`Q8_OFFSET`](crate::cpu::table::kv::Q8_OFFSET).
 #[inline]
 #[target_feature(enable = "neon")]
 pub(crate) fn bytes(panel: &[u32]) -> [float32x4_t; 4] {
-    // a byte less 128 is the byte with its highest bit turned, as a signed one
+    // a byte minus 128 is the byte with its highest bit flipped, read as signed
     let lanes = vreinterpretq_s32_u32(veorq_u32(load_words(panel), vdupq_n_u32(0x8080_8080)));
     [byte::<24>(lanes), byte::<16>(lanes), byte::<8>(lanes), vcvtq_f32_s32(vshrq_n_s32::<24>(lanes))]
 }
 
-/// `sum + Σ factors[i] values[i]`, in this order.
+/// `sum + Σ factors[i] * values[i]`, in this order.
 #[inline]
 #[target_feature(enable = "neon")]
 fn add<const N: usize>(factors: &[u32; N], values: [float32x4_t; N], mut sum: float32x4_t) -> float32x4_t {
@@ -88,7 +89,8 @@ fn add<const N: usize>(factors: &[u32; N], values: [float32x4_t; N], mut sum: fl
     sum
 }
 
-/// Keys, or dimensions, of a single row taken together: their 8 registers of sums hide the latency of `fmla`.
+/// Keys, or dimensions, of a single row that are computed together: their 8 registers of sums hide the latency of
+/// `fmla`.
 const TOGETHER: usize = 8 * LANES;
 
 macro_rules! row {
@@ -129,7 +131,7 @@ macro_rules! row {
             }
         }
 
-        /// The same for the dimensions from `first` on, `Z` registers of them.
+        /// Computes `Z` registers of dimensions from `first` on.
         #[inline]
         #[target_feature(enable = "neon")]
         fn $part<const Z: usize>(
@@ -189,7 +191,7 @@ fn widen(panel: &[u8], format: KvFormat, cols: usize, out: &mut [u32]) {
     }
 }
 
-/// `rows` rows of `a` by 16 columns of `b`, 6 rows at a time, a single one alone.
+/// Multiplies the rows of `a` by 16 columns of `b`, 6 rows at a time; a single row has its own path.
 #[inline]
 #[target_feature(enable = "neon")]
 fn columns(a: Queries<'_>, b: &[u32], b_stride: usize, c: &mut [f32], c_stride: usize, accumulate: bool) {
@@ -242,8 +244,8 @@ fn softmax(row: SoftmaxRow<'_>) -> f32 {
     softmax_to::<LANES>(row, |words, weights| store_whole(bytemuck::cast_mut(words), weights))
 }
 
-/// The softmax of a row, of which `put` writes four weights as `WORDS` words. Scores are exponents of 2, so the state's
-/// largest one is too.
+/// Computes the softmax of a row; `put` writes four weights as `WORDS` words. Scores are exponents of 2, and so is
+/// the state's largest score.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(crate) fn softmax_to<const WORDS: usize>(
@@ -259,7 +261,7 @@ pub(crate) fn softmax_to<const WORDS: usize>(
     for (scores, scales) in scores.as_chunks_mut().0.iter_mut().zip(key_scales) {
         store_whole(scores, vmulq_f32(load_whole(scores), load_whole(scales)));
     }
-    // what does not count weighs nothing
+    // scores past `valid` get weight zero
     scores[valid..].fill(f32::NEG_INFINITY);
     let mut highest = [vdupq_n_f32(f32::NEG_INFINITY); PART];
     for part in scores.as_chunks::<LANES>().0.as_chunks::<PART>().0 {
@@ -288,7 +290,7 @@ pub(crate) fn softmax_to<const WORDS: usize>(
         }
     }
     if !value_scales.is_empty() {
-        // zero times a scale that is NaN would be NaN; a value has as many bytes as four of them have words
+        // zero times a NaN scale would be NaN; a value has as many bytes as four values have words
         let words = weights.as_flattened_mut();
         bytemuck::cast_slice_mut::<u32, u8>(words)[valid * WORDS..].fill(0);
     }

@@ -1,5 +1,5 @@
-//! The matrix kernels: tiles of 6 rows x 16 columns, 24 registers of sums, 4 of weights, and values of the input one at
-//! a time. A panel of 64 columns is four panels of 16, one after the other.
+//! The matrix kernels: tiles of 6 rows x 16 columns, with 24 registers of sums, 4 of weights, and one value of the
+//! input at a time. A panel of 64 columns is four panels of 16, one after another.
 
 use super::load::widened;
 use super::math::LANES;
@@ -15,7 +15,7 @@ const MR: usize = 6;
 /// Columns of a tile.
 const NR: usize = 16;
 
-/// In f32.
+/// The kernel in f32.
 pub(crate) static F32: GemmKernel = GemmKernel {
     rows: MR,
     group: 1,
@@ -24,7 +24,7 @@ pub(crate) static F32: GemmKernel = GemmKernel {
     tile,
 };
 
-/// In f32, both factors rounded to bf16.
+/// The kernel in f32, with both factors rounded to bf16.
 pub(super) static BF16: GemmKernel =
     GemmKernel { pack_input: pack_input::<true>, pack_weights: pack_weights::<true>, ..F32 };
 
@@ -103,18 +103,18 @@ fn pack_panel<const ROUNDED: bool>(
     }
 }
 
-/// A rectangle of sums: `c[i][j] (+)= Σ_w a[i · row + w · step] b[w][j]`, `R` rows of `Z` registers.
+/// A rectangle of sums, `R` rows of `Z` registers: `c[i][j] (+)= Σ_w a[i · row + w · step] b[w][j]`.
 pub(super) struct Tile<'a> {
     /// Words of the summed dimension.
     pub(super) words: usize,
     pub(super) a: &'a [u32],
-    /// Distance of rows of `a`, and of words of one row.
+    /// Distance between rows of `a`, and between words of one row.
     pub(super) a_strides: (usize, usize),
     pub(super) b: &'a [u32],
-    /// Distance of rows of `b`.
+    /// Distance between rows of `b`.
     pub(super) b_stride: usize,
     pub(super) c_stride: usize,
-    /// Whether `c` is added to, or overwritten.
+    /// Whether the products are added to `c`, or overwrite it.
     pub(super) accumulate: bool,
 }
 

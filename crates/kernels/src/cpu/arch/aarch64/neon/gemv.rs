@@ -1,8 +1,8 @@
-//! Products of few rows: weights are streamed from where they are mapped, 8 rows at a time against 2 rows of input:
+//! Products of few rows. Weights are streamed directly from the mapped file, 8 rows at a time with 2 rows of input:
 //! 16 sums, 8 registers of weights and 2 of input are 26 of the 32 registers.
 //!
-//! Every sum has one register of 4 partial sums whatever the number of rows, so a row's result does not depend on its
-//! company.
+//! Every sum has one register of 4 partial sums, whatever the number of rows, so a row's result does not depend on
+//! the other rows.
 
 use super::load::{Bf16, F16, F32, Stored, stored, widened};
 use super::math::LANES;
@@ -10,10 +10,10 @@ use crate::DenseFormat;
 use crate::cpu::table::dense::WeightRows;
 use std::arch::aarch64::*;
 
-/// Weight rows taken together.
+/// Weight rows that are computed together.
 const BLOCK: usize = 8;
 
-/// Input rows taken together.
+/// Input rows that are computed together.
 const INPUTS: usize = 2;
 
 /// See [`crate::cpu::arch::scalar::dense::gemv_f32`].
@@ -36,7 +36,7 @@ pub(crate) fn gemv_bf16(rows: &WeightRows<'_>, x: &[u16], y: &mut [f32]) {
     }
 }
 
-/// `W` is the format of weights, `X` that of the input, `x` its bytes.
+/// Computes all products. `W` is the format of the weights, `X` that of the input, `x` the bytes of the input.
 #[inline]
 #[target_feature(enable = "neon")]
 fn all<W: Stored, X: Stored, const ROUNDED: bool>(rows: &WeightRows<'_>, x: &[u8], y: &mut [f32]) {

@@ -1,4 +1,4 @@
-//! Storing keys and values in the panels of [`crate::cpu::table::kv`], one token at a time.
+//! Stores keys and values in the panels of [`crate::cpu::table::kv`], one token at a time.
 
 use super::load::narrow;
 use super::math::{LANES, load};
@@ -48,7 +48,7 @@ fn store_bf16(head: &mut KvHeadMut<'_>, t: usize, key: &[f32], value: &[f32]) {
     }
 }
 
-/// 4 values rounded to bf16.
+/// Rounds 4 values to bf16.
 #[inline]
 #[target_feature(enable = "neon")]
 fn bf16_bits(values: &[f32]) -> [u16; LANES] {
@@ -81,13 +81,14 @@ fn store_q8(head: &mut KvHeadMut<'_>, t: usize, key: &[f32], value: &[f32]) {
 fn q8_scale(values: &[f32]) -> f32 {
     let mut most = vdupq_n_u32(0);
     for values in values.chunks_exact(LANES) {
-        // as integers, so that no NaN is lost
+        // compared as integers, so that no NaN is lost
         most = vmaxq_u32(most, vreinterpretq_u32_f32(vabsq_f32(load(values))));
     }
     kv::q8_scale(f32::from_bits(vmaxvq_u32(most)))
 }
 
-/// 4 values as unsigned bytes; the offset alone where the scale is NaN, which is converted to zero.
+/// Returns 4 values as unsigned bytes; only the offset if the scale is NaN, because the conversion turns NaN into
+/// zero.
 #[inline]
 #[target_feature(enable = "neon")]
 fn q8(values: &[f32], scale: f32) -> [u8; LANES] {

@@ -1,10 +1,10 @@
-//! Stored values on their way into registers.
+//! Loads of stored values into registers.
 
 use super::math::LANES;
 use crate::DenseFormat;
 use std::arch::aarch64::*;
 
-/// Rounds to bf16, to nearest even; the low halves of the lanes become zero.
+/// Rounds to bf16, to nearest even. The low halves of the lanes become zero.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(crate) fn round(x: float32x4_t) -> float32x4_t {
@@ -16,21 +16,21 @@ pub(crate) fn round(x: float32x4_t) -> float32x4_t {
     vreinterpretq_f32_u32(vandq_u32(rounded, vdupq_n_u32(0xffff_0000)))
 }
 
-/// 4 values, rounded to bf16 as [`round`] does.
+/// Rounds 4 values to bf16 like [`round`], and returns the bf16.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(crate) fn narrow(x: float32x4_t) -> uint16x4_t {
     vshrn_n_u32::<16>(vreinterpretq_u32_f32(round(x)))
 }
 
-/// 4 bf16, each the upper half of an f32.
+/// Widens 4 bf16, each of which is the upper half of an f32.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(crate) fn bf16_lanes(bits: uint16x4_t) -> float32x4_t {
     vreinterpretq_f32_u32(vshll_n_u16::<16>(bits))
 }
 
-/// A format of stored values as a type, so that loops are compiled for each.
+/// A format of stored values as a type, so that loops are compiled for each format.
 pub(super) trait Stored {
     /// The format.
     const FORMAT: DenseFormat;
@@ -55,10 +55,10 @@ impl Stored for Bf16 {
     const FORMAT: DenseFormat = DenseFormat::Bf16;
 }
 
-/// 4 stored values as f32, rounded to bf16 if `ROUNDED`.
+/// Loads 4 stored values as f32, rounded to bf16 if `ROUNDED`.
 ///
 /// # Safety
-/// 4 values of `format` lie behind `from`.
+/// 4 values of `format` must be readable at `from`.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn stored<const ROUNDED: bool>(from: *const u8, format: DenseFormat) -> float32x4_t {
@@ -73,8 +73,8 @@ pub(super) unsafe fn stored<const ROUNDED: bool>(from: *const u8, format: DenseF
     if ROUNDED && !exact { round(values) } else { values }
 }
 
-/// 4 stored values of a row from value `at` on, as f32, rounded to bf16 if `ROUNDED`; zeros beyond the row's end. A
-/// constant `format` leaves one path.
+/// Loads 4 stored values of a row from value `at` on, as f32, rounded to bf16 if `ROUNDED`; zeros past the row's end.
+/// A constant `format` leaves only one branch.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(crate) fn widened<const ROUNDED: bool>(row: &[u8], format: DenseFormat, at: usize) -> float32x4_t {
@@ -87,6 +87,6 @@ pub(crate) fn widened<const ROUNDED: bool>(row: &[u8], format: DenseFormat, at: 
         copy[..rest.len()].copy_from_slice(rest);
         copy.as_ptr()
     };
-    // SAFETY: `bytes` bytes, those of 4 values, lie behind `from`, in the row or in the copy.
+    // SAFETY: `bytes` bytes, those of 4 values, are readable at `from`, in the row or in the copy.
     unsafe { stored::<ROUNDED>(from, format) }
 }

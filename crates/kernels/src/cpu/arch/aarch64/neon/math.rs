@@ -1,12 +1,12 @@
-//! Functions of 4 lanes; the same formulas as those of x86-64's levels.
+//! Functions of 4 lanes, with the same formulas as those of the x86-64 levels.
 
 use std::arch::aarch64::*;
 
 /// Lanes of a register.
 pub(crate) const LANES: usize = 4;
 
-/// `e^x`, within 1e-7 of the value: `x = n ln 2 + r`, `|r| <= ln 2 / 2`, with ln 2 in two parts so that r is exact, and
-/// the polynomial of Cephes' `expf` for `e^r`. Zero below -87.3, where f32 has no full precision left.
+/// `e^x`, within 1e-7 of the value: `x = n ln 2 + r`, `|r| <= ln 2 / 2`, with ln 2 in two parts so that r is exact,
+/// and the polynomial of Cephes' `expf` for `e^r`. Zero below -87.3, where f32 loses its full precision.
 #[inline]
 #[target_feature(enable = "neon")]
 fn exp(x: float32x4_t) -> float32x4_t {
@@ -19,27 +19,27 @@ fn exp(x: float32x4_t) -> float32x4_t {
     for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5, 1.0, 1.0] {
         p = vfmaq_f32(vdupq_n_f32(c), p, r);
     }
-    // 2^n in two halves, since 2^128 is infinite while e^r 2^128 may not be
+    // 2^n in two halves, because 2^128 is infinite while e^r 2^128 may not be
     let n = vcvtnq_s32_f32(n);
     let half = vshrq_n_s32::<1>(n);
     let scaled = vmulq_f32(vmulq_f32(p, power_of_two(half)), power_of_two(vsubq_s32(n, half)));
     vbslq_f32(tiny, vdupq_n_f32(0.0), scaled)
 }
 
-/// `2^n` for the exponents of normal numbers.
+/// `2^n`, for exponents of normal numbers.
 #[inline]
 #[target_feature(enable = "neon")]
 fn power_of_two(n: int32x4_t) -> float32x4_t {
     vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(n, vdupq_n_s32(127))))
 }
 
-/// `2^t`, within 2e-7 of the value, for `t` up to 1; zero to -126 and below, NaN of NaN. A polynomial for the part after
-/// the point, fitted to the least relative error on [0, 1); the part before it is added to the exponent.
+/// `2^t`, within 2e-7 of the value, for `t` up to 1; zero for -126 and below, NaN for NaN. A polynomial, fitted to
+/// the least relative error on [0, 1), computes the fractional part; the integer part is added to the exponent.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(super) fn exp2_of_negative(t: float32x4_t) -> float32x4_t {
     let least = vdupq_n_f32(-126.0);
-    // what does not compare, NaN, counts
+    // NaN compares false, and so counts
     let counts = vmvnq_u32(vcleq_f32(t, least));
     let t = vmaxq_f32(t, least);
     let n = vrndmq_f32(t);
@@ -60,8 +60,8 @@ pub(super) fn sigmoid(x: float32x4_t) -> float32x4_t {
     vdivq_f32(one, vaddq_f32(one, exp(vnegq_f32(x))))
 }
 
-/// `x Φ(x)`: with `q = erfc(|x| / √2)`, `x q / 2` for negative x and `x - x q / 2` for positive, so that the tail keeps
-/// its relative accuracy. `erfc` is Abramowitz & Stegun 7.1.26, within 1.5e-7.
+/// `x Φ(x)`: with `q = erfc(|x| / √2)`, it is `x q / 2` for negative x and `x - x q / 2` for positive x, so that the
+/// tail keeps its relative accuracy. `erfc` is Abramowitz & Stegun 7.1.26, within 1.5e-7.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(super) fn gelu(x: float32x4_t) -> float32x4_t {
@@ -78,7 +78,7 @@ pub(super) fn gelu(x: float32x4_t) -> float32x4_t {
     vbslq_f32(vcgtzq_f32(x), vsubq_f32(x, half), half)
 }
 
-/// 4 values.
+/// Loads 4 values.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(crate) fn load_whole(x: &[f32; LANES]) -> float32x4_t {
@@ -94,7 +94,7 @@ pub(crate) fn store_whole(out: &mut [f32; LANES], x: float32x4_t) {
     unsafe { vst1q_f32(out.as_mut_ptr(), x) };
 }
 
-/// The first lanes of `x`, zeros beyond its end.
+/// Loads the first lanes of `x`; zeros past its end.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(crate) fn load(x: &[f32]) -> float32x4_t {

@@ -1,7 +1,7 @@
-//! NEON, which every AArch64 has. All products are taken in f32: bf16 factors are rounded, then widened.
+//! NEON, which every AArch64 has. All products are computed in f32: bf16 factors are rounded, then widened.
 //!
-//! Functions are safe inside their instruction set; `unsafe` marks memory reached through pointers, whose bounds are
-//! asserted first. Incomplete registers go through a copy on the stack, so nothing is read past the end of a slice.
+//! Functions are safe within their instruction set; `unsafe` marks memory accessed through pointers, whose bounds are
+//! asserted first. Incomplete registers are copied through the stack, so nothing is read past the end of a slice.
 
 pub(crate) mod attention;
 pub(crate) mod gemm;
@@ -18,7 +18,7 @@ use crate::cpu::table::attention::AttentionKernels;
 use crate::cpu::table::dense::DenseKernels;
 use crate::cpu::table::{Kernels, PeakKernels, RowKernels};
 
-/// The level `neon`.
+/// The kernels of level `neon`.
 pub(crate) const KERNELS: Kernels = Kernels {
     rows: RowKernels {
         rms_norm: rows::rms_norm,

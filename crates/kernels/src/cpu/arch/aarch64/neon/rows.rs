@@ -6,7 +6,7 @@ use crate::Epilogue;
 use crate::cpu::table::Affine;
 use std::arch::aarch64::*;
 
-/// Sum over a row of `term`, which must be zero for lanes beyond the row's end.
+/// Returns the sum of `term` over a row; `term` must be zero for lanes past the row's end.
 #[inline]
 #[target_feature(enable = "neon")]
 fn sum_of(x: &[f32], term: impl Fn(usize, float32x4_t) -> float32x4_t) -> f32 {
@@ -30,7 +30,7 @@ pub(super) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     }
 }
 
-/// Ones in the first `count` lanes, zeros in the others.
+/// Returns ones in the first `count` lanes, zeros in the others.
 #[inline]
 #[target_feature(enable = "neon")]
 fn first_lanes(count: usize) -> uint32x4_t {

@@ -1,11 +1,11 @@
-//! Products with packed weights. [`crate::cpu::arch::scalar::packed`] defines what they compute.
+//! Products with packed weights. [`crate::cpu::arch::scalar::packed`] defines the results.
 //!
 //! Without a dot product of bytes, `smull` and `smlal` multiply eight pairs into 16 bits each:
 //!
-//! - q8: stored bytes are 128 too large; with the highest bit turned they are signed. Two products fit 16 bits, for
-//!   2 * 128 * 127 < 2^15; `sadalp` then adds pairs of lanes in 32: 32 products in six instructions.
-//! - q4: nibbles are small. A lane of 16 bits takes all products of a subgroup, 8 * 15 * 127 at most, before it is
-//!   widened, so that q4 is computed from its nibbles.
+//! - q8: stored bytes are 128 too large; with the highest bit flipped they are signed. Two products fit 16 bits,
+//!   because 2 * 128 * 127 < 2^15; `sadalp` then adds pairs of lanes in 32 bits: 32 products in six instructions.
+//! - q4: nibbles are small. A 16-bit lane takes all products of a subgroup, at most 8 * 15 * 127, before it is
+//!   widened. q4 is therefore computed from its nibbles.
 
 mod q4;
 mod q8;
@@ -33,20 +33,20 @@ pub(crate) const KERNELS: PackedKernels = PackedKernels {
     sweep_bytes: SWEEP_BYTES,
 };
 
-/// Three tiles: the sums of 18 x 64 f32 are 4.6 KB beside a q8 block of 8, in an L1 of 32 KB at least.
+/// Three tiles: the sums of 18 x 64 f32 are 4.6 KB, next to a q8 block of 8 KB, in an L1 cache of at least 32 KB.
 const CHUNK_ROWS: usize = 3 * TILE_ROWS;
 
-/// Registers to a panel's 64 columns, four columns of a quad each.
+/// Registers per 64 columns of a panel; each holds a quad of four columns.
 pub(crate) const PANEL_REGISTERS: usize = PANEL / LANES;
 /// Bytes of a register.
 pub(crate) const REGISTER: usize = 16;
 /// Bytes of four values along K of a panel's columns.
 pub(crate) const STEP: usize = PANEL * QUAD;
-/// Four values along K in a group.
+/// Quads (four values along K) in a group.
 pub(crate) const QUADS: usize = GROUP / QUAD;
 /// Subgroups of a group.
 pub(crate) const SUBGROUPS: usize = GROUP / SUBGROUP;
-/// Steps of 8 values along K in a subgroup: a q4 register holds them of four columns.
+/// Steps of 8 values along K in a subgroup: a q4 register holds those of four columns.
 pub(crate) const SUB_OCTS: usize = SUBGROUP / (2 * QUAD);
 /// Bytes of a q4 block before its values.
 pub(crate) const HEAD_BYTES: usize = SCALE_BYTES + SUB_SCALE_BYTES;
@@ -61,7 +61,7 @@ pub(crate) fn accumulate(sum: int32x4_t, column_scale: float32x4_t, row_scale: f
     unsafe { vst1q_f32(y.as_mut_ptr(), vfmaq_n_f32(vld1q_f32(y.as_ptr()), scaled, row_scale)) };
 }
 
-/// Scales of the columns `4 j..` of a block.
+/// Returns the scales of the columns `4 j..` of a block.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(crate) fn column_scales(block: &[u8], j: usize) -> float32x4_t {
@@ -70,7 +70,7 @@ pub(crate) fn column_scales(block: &[u8], j: usize) -> float32x4_t {
     bf16_lanes(unsafe { vld1_u16(bits.as_ptr().cast()) })
 }
 
-/// Sub-scales of the columns `4 j..` for subgroup `subgroup`, one per lane.
+/// Returns the sub-scales of the columns `4 j..` for subgroup `subgroup`, one per lane.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(crate) fn column_sub_scales(block: &[u8], j: usize, subgroup: usize) -> int32x4_t {
@@ -81,8 +81,8 @@ pub(crate) fn column_sub_scales(block: &[u8], j: usize, subgroup: usize) -> int3
     vreinterpretq_s32_u32(lanes)
 }
 
-/// Gives `store(oct, j, quads)` all of a q4 block's values as signed bytes, `(v - 8) s`, within -120..=105: the two quads of
-/// step `oct` of the columns `4 j..`.
+/// Calls `store(oct, j, quads)` with all values of a q4 block as signed bytes, `(v - 8) s`, within -120..=105.
+/// `quads` are the two quads of step `oct` of the columns `4 j..`.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(crate) fn each_q4_oct(block: &[u8], mut store: impl FnMut(usize, usize, [int8x16_t; 2])) {
@@ -101,10 +101,10 @@ pub(crate) fn each_q4_oct(block: &[u8], mut store: impl FnMut(usize, usize, [int
     }
 }
 
-/// A quad of a tile in all lanes.
+/// Broadcasts a quad of a tile to all lanes.
 ///
 /// # Safety
-/// `values` has the quad `index`.
+/// `values` must have quad `index`.
 #[inline]
 #[target_feature(enable = "neon")]
 unsafe fn broadcast_quad(values: *const u8, index: usize) -> int8x16_t {
@@ -113,7 +113,7 @@ unsafe fn broadcast_quad(values: *const u8, index: usize) -> int8x16_t {
     vreinterpretq_s8_s32(vdupq_n_s32(quad))
 }
 
-/// `y += ` the outliers of a tile's group times their weights, by `add_outlier(place, outlier, row of y)`.
+/// `y += ` the outliers of a tile's group times their weights, by calling `add_outlier(place, outlier, row of y)`.
 #[inline(always)]
 fn each_outlier(tile: TileGroup<'_>, y: &mut Sums<'_>, add_outlier: impl Fn(usize, f32, &mut [f32])) {
     for (row, place, outlier) in tile.outliers() {
@@ -121,7 +121,7 @@ fn each_outlier(tile: TileGroup<'_>, y: &mut Sums<'_>, add_outlier: impl Fn(usiz
     }
 }
 
-/// `y += ` the outliers of a tile's group times their weights of a q8 block.
+/// `y += ` the outliers of a tile's group times their weights in a q8 block.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(crate) fn add_q8_outliers(block: &[u8], tile: TileGroup<'_>, y: &mut Sums<'_>) {
@@ -139,7 +139,7 @@ pub(crate) fn add_q8_outliers(block: &[u8], tile: TileGroup<'_>, y: &mut Sums<'_
     });
 }
 
-/// `y += ` the outliers of a tile's group times their weights of a q4 block.
+/// `y += ` the outliers of a tile's group times their weights in a q4 block.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(crate) fn add_q4_outliers(block: &[u8], tile: TileGroup<'_>, y: &mut Sums<'_>) {
@@ -154,7 +154,7 @@ pub(crate) fn add_q4_outliers(block: &[u8], tile: TileGroup<'_>, y: &mut Sums<'_
     });
 }
 
-/// The bits `mask` above bit `shift` of the first four words of a block's part.
+/// Shifts the first four words of a part of a block right by `shift` bits, and returns their bits `mask`.
 #[inline]
 #[target_feature(enable = "neon")]
 fn lane_bytes(words: &[u8], shift: usize, mask: i32) -> int32x4_t {

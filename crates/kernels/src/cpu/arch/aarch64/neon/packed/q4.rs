@@ -23,7 +23,7 @@ pub(super) fn q4(panel: Panel<'_>, x: &QuantizedRows<'_>, rows: Range<usize>, y:
     }
 }
 
-/// `y += ` the product of a block and a tile's group, outliers left out: 4 columns at a time.
+/// `y += ` the product of a block and a tile's group, without outliers, 4 columns at a time.
 #[inline]
 #[target_feature(enable = "neon")]
 fn product<const ROWS: usize>(block: &[u8], tile: TileGroup<'_>, y: &mut Sums<'_>) {
@@ -33,7 +33,7 @@ fn product<const ROWS: usize>(block: &[u8], tile: TileGroup<'_>, y: &mut Sums<'_
         let weights = block[HEAD_BYTES + j * REGISTER..].as_ptr();
         let mut total = [vdupq_n_s32(0); ROWS];
         for subgroup in 0..SUBGROUPS {
-            // two columns each
+            // registers of two columns each
             let mut sums = [[vdupq_n_s16(0); 2]; ROWS];
             for oct in subgroup * SUB_OCTS..(subgroup + 1) * SUB_OCTS {
                 // SAFETY: oct < 16: 16 bytes of each step of 256, of which there are 16.
@@ -62,14 +62,15 @@ fn product<const ROWS: usize>(block: &[u8], tile: TileGroup<'_>, y: &mut Sums<'_
     }
 }
 
-/// Low and high nibbles of a register of bytes.
+/// Returns the low and the high nibbles of a register of bytes.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(crate) fn nibbles(bytes: uint8x16_t) -> [int8x16_t; 2] {
     [vreinterpretq_s8_u8(vandq_u8(bytes, vdupq_n_u8(15))), vreinterpretq_s8_u8(vshrq_n_u8::<4>(bytes))]
 }
 
-/// The q8 values of a q4 register of 4 columns, 8 along K: `(v - 8) s`, the first four of each column, then the others.
+/// Returns the q8 values of a q4 register of 4 columns, 8 values along K: `(v - 8) s`, the first four of each column,
+/// then the others.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(crate) fn scaled_nibbles(bytes: uint8x16_t, sub_scales: int8x16_t) -> [int8x16_t; 2] {

@@ -22,7 +22,7 @@ pub(super) fn q8(panel: Panel<'_>, x: &QuantizedRows<'_>, rows: Range<usize>, y:
     }
 }
 
-/// `y += ` the product of a block and a tile's group, outliers left out: 4 columns at a time.
+/// `y += ` the product of a block and a tile's group, without outliers, 4 columns at a time.
 #[inline]
 #[target_feature(enable = "neon")]
 fn product<const ROWS: usize>(block: &[u8], tile: TileGroup<'_>, y: &mut Sums<'_>) {
@@ -31,7 +31,7 @@ fn product<const ROWS: usize>(block: &[u8], tile: TileGroup<'_>, y: &mut Sums<'_
     let turn = vdupq_n_u8(ZERO);
     for j in 0..PANEL_REGISTERS {
         let weights = block[SCALE_BYTES + j * REGISTER..].as_ptr();
-        // two columns each
+        // registers of two columns each
         let mut sums = [[vdupq_n_s32(0); 2]; ROWS];
         for quad in (0..QUADS).step_by(2) {
             // SAFETY: quad + 1 < 32: 16 bytes of each step of 256, of which there are 32.

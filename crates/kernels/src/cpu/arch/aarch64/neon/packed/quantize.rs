@@ -1,4 +1,4 @@
-//! Quantizing activations.
+//! Quantization of activations.
 
 use crate::cpu::arch::aarch64::neon::math::{LANES, load};
 use crate::cpu::arch::scalar::packed as scalar;
@@ -6,8 +6,8 @@ use crate::cpu::table::activations::{OUTLIER_RATIO, OUTLIERS, Plan, RowMeta, til
 use crate::quant::{GROUP, SUBGROUP};
 use std::arch::aarch64::*;
 
-/// See [`quantize`](crate::cpu::table::packed::PackedKernels::quantize); `STEP` values of each row follow each other, so
-/// that a group is `[128 / STEP][rows][STEP]`.
+/// See [`quantize`](crate::cpu::table::packed::PackedKernels::quantize). `STEP` values of each row are contiguous, so
+/// a group is `[128 / STEP][rows][STEP]`.
 #[target_feature(enable = "neon")]
 pub(crate) fn quantize<const STEP: usize>(x: &[f32], k: usize, tile: &mut [u8]) {
     let rows = x.len() / k;
@@ -23,7 +23,7 @@ pub(crate) fn quantize<const STEP: usize>(x: &[f32], k: usize, tile: &mut [u8]) 
     }
 }
 
-/// The bytes of up to 128 values of a row, and what is stored beside them.
+/// Returns the bytes of up to 128 values of a row, and their metadata.
 #[inline]
 #[target_feature(enable = "neon")]
 fn quantize_group(x: &[f32]) -> ([u8; GROUP], RowMeta) {
@@ -59,7 +59,7 @@ fn quantize_group(x: &[f32]) -> ([u8; GROUP], RowMeta) {
     (bytes, plan.meta(sums, places, x))
 }
 
-/// Eight values as integers; what is no number becomes 0.
+/// Rounds eight values to integers; non-finite values, for which `inverse` is 0, become 0.
 #[inline]
 #[target_feature(enable = "neon")]
 fn rounded(x: &[f32], inverse: f32) -> int16x8_t {
@@ -68,18 +68,19 @@ fn rounded(x: &[f32], inverse: f32) -> int16x8_t {
     vcombine_s16(vmovn_s32(low), vmovn_s32(high))
 }
 
-/// The three largest magnitudes of a group, descending, and the places of the first two, the earlier of equals first;
-/// three times the largest where none can be an outlier, which is the same to [`Plan`].
+/// Returns the three largest magnitudes of a group, descending, and the positions of the first two; of equal values
+/// the earlier comes first. If none can be an outlier, returns the largest three times, which is the same to
+/// [`Plan`].
 #[inline]
 #[target_feature(enable = "neon")]
 fn largest_three(values: &[f32; GROUP]) -> ([f32; OUTLIERS + 1], [u8; OUTLIERS]) {
-    // as integers, so that no NaN is lost
+    // compared as integers, so that no NaN is lost
     let mut most = vdupq_n_u32(0);
     for x in values.chunks_exact(LANES) {
         most = vmaxq_u32(most, vreinterpretq_u32_f32(vabsq_f32(load(x))));
     }
     let most = f32::from_bits(vmaxvq_u32(most));
-    // three values within the ratio of the largest: nothing towers, whatever the second and third are
+    // three values within the ratio of the largest: there is no outlier, whatever the second and third are
     let near = vdupq_n_f32(most / OUTLIER_RATIO);
     let mut count = vdupq_n_u32(0);
     for x in values.chunks_exact(LANES) {
