@@ -1,4 +1,4 @@
-//! Kernels per instruction set; [`scalar`] is the definition that the others are tested against.
+//! Kernels of each instruction set; [`scalar`] is the definition that the others are tested against.
 
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod aarch64;

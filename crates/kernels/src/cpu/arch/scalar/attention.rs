@@ -5,7 +5,7 @@ use crate::cpu::table::kv::{KvHeadMut, KvRows};
 use half::bf16;
 use std::ops::Range;
 
-/// Stores keys and values of consecutive tokens from token `t` of a block on, see [`KvHeadMut::store`].
+/// Stores keys and values of consecutive tokens, beginning at token `t` of a block, see [`KvHeadMut::store`].
 pub(crate) fn store_kv(head: &mut KvHeadMut<'_>, t: usize, rows: &KvRows<'_>) {
     for i in 0..rows.count {
         let (key, value) = rows.token(i);
@@ -13,7 +13,7 @@ pub(crate) fn store_kv(head: &mut KvHeadMut<'_>, t: usize, rows: &KvRows<'_>) {
     }
 }
 
-/// `out = softmax(q Kᵀ / sqrt(dim)) V` for one query, `[dim]`, over the tokens it sees: chunk by chunk.
+/// `out = softmax(q Kᵀ / sqrt(dim)) V` for one query, `[dim]`, over the tokens it sees, chunk by chunk.
 pub(crate) fn single(q: &[f32], kv: &dyn KeyValues, seen: Seen, scratch: &mut [f32], out: &mut [f32]) {
     let (chunk_values, scratch) = scratch.split_at_mut(q.len());
     let mut state = RowState::EMPTY;
@@ -25,7 +25,8 @@ pub(crate) fn single(q: &[f32], kv: &dyn KeyValues, seen: Seen, scratch: &mut [f
     out.iter_mut().for_each(|out| *out /= state.sum);
 }
 
-/// The weighted values of a chunk of tokens, `[dim]`, not divided by the sum of the weights, and what is known of those.
+/// Computes the weighted values of a chunk of tokens, `[dim]`, not divided by the sum of the weights. Returns the
+/// state of the softmax.
 fn single_chunk(
     q: &[f32],
     kv: &dyn KeyValues,

@@ -4,7 +4,7 @@ use crate::DenseFormat;
 use crate::cpu::table::dense::WeightRows;
 use half::{bf16, f16};
 
-/// A stored row as f32.
+/// Widens a stored row to f32.
 pub(crate) fn widen(row: &[u8], format: DenseFormat, out: &mut [f32]) {
     each_value(row, format, |i, value| out[i] = value);
 }
@@ -37,7 +37,7 @@ pub(crate) fn gemv_f32(rows: &WeightRows<'_>, x: &[f32], y: &mut [f32]) {
     }
 }
 
-/// As [`gemv_f32`] with x and the weights rounded to bf16.
+/// Like [`gemv_f32`], with x and the weights rounded to bf16.
 pub(crate) fn gemv_bf16(rows: &WeightRows<'_>, x: &[u16], y: &mut [f32]) {
     let width = rows.len();
     for (x, y) in x.chunks_exact(rows.k).zip(y.chunks_exact_mut(width)) {

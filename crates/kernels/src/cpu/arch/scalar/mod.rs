@@ -1,5 +1,5 @@
-//! Every kernel in plain Rust: the definition the other levels are tested against, and what runs where no other level
-//! does. Written to be read, not to be fast.
+//! Every kernel in plain Rust: the definition that the other levels are tested against, and the code that runs if no
+//! other level can. Written to be read, not to be fast.
 
 pub(crate) mod attention;
 pub(crate) mod dense;
@@ -11,7 +11,7 @@ use crate::cpu::table::attention::AttentionKernels;
 use crate::cpu::table::dense::DenseKernels;
 use crate::cpu::table::{Kernels, PeakKernels, RowKernels};
 
-/// The scalar level.
+/// The kernels of the scalar level.
 pub(crate) const KERNELS: Kernels = Kernels {
     rows: RowKernels {
         rms_norm: rows::rms_norm,

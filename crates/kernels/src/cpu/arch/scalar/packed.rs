@@ -8,7 +8,7 @@ use crate::quant::{
 };
 use std::ops::Range;
 
-/// The scalar level.
+/// The packed kernels of the scalar level.
 pub(crate) const KERNELS: PackedKernels = PackedKernels {
     quantize,
     q8,
@@ -19,7 +19,7 @@ pub(crate) const KERNELS: PackedKernels = PackedKernels {
     sweep_bytes: SWEEP_BYTES,
 };
 
-/// Quantizes rows, `[rows, k]` with at most six, to a tile: nearest, ties to even.
+/// Quantizes rows, `[rows, k]` with at most six rows, into a tile: to nearest, ties to even.
 pub(crate) fn quantize(x: &[f32], k: usize, tile: &mut [u8]) {
     let rows = x.len() / k;
     for (row, x) in x.chunks_exact(k).enumerate() {
@@ -43,11 +43,12 @@ pub(crate) fn quantize(x: &[f32], k: usize, tile: &mut [u8]) {
     }
 }
 
-/// The three largest magnitudes, descending, and the places of the first two; the earlier of equals comes first.
+/// Returns the three largest magnitudes, descending, and the positions of the first two. Of equal values the earlier
+/// comes first.
 pub(crate) fn largest_three(x: &[f32]) -> ([f32; OUTLIERS + 1], [u8; OUTLIERS]) {
     let (mut largest, mut places) = ([0u32; OUTLIERS + 1], [0u8; OUTLIERS + 1]);
     for (i, v) in x.iter().enumerate() {
-        // ordered as integers, so that no NaN is lost
+        // compared as integers, so that no NaN is lost
         let bits = v.abs().to_bits();
         let Some(rank) = largest.iter().position(|&l| bits > l) else { continue };
         largest[rank..].rotate_right(1);
@@ -95,12 +96,13 @@ fn product(format: PackedFormat, panel: &[u8], x: &QuantizedRows<'_>, rows: Rang
     }
 }
 
-/// `a * b + c`, rounded once. std asks the C library where no instruction may be used, and mingw's `fmaf` rounds twice.
+/// `a * b + c`, rounded once. Without a hardware instruction, std calls the C library, and mingw's `fmaf` rounds
+/// twice.
 fn fused(a: f32, b: f32, c: f32) -> f32 {
     if cfg!(all(windows, target_env = "gnu")) { libm::fmaf(a, b, c) } else { a.mul_add(b, c) }
 }
 
-/// Turns a q4 panel into the q8 panel of the same values.
+/// Unpacks a q4 panel to the q8 panel of the same values.
 pub(crate) fn unpack(q4: &[u8], q8: &mut [u8]) {
     let shape = PackedShape::packed(PackedFormat::Q4, PANEL, GROUP).expect("a block in memory has a size");
     for (from, to) in q4.chunks_exact(Q4_BLOCK).zip(q8.chunks_exact_mut(Q8_BLOCK)) {

@@ -1,8 +1,8 @@
-//! What the instruction set can do at most: multiply-adds on registers alone.
+//! The most that the instruction set can do: multiply-adds on registers alone.
 
 use std::hint::black_box;
 
-/// Eight chains of multiply-adds as the compiler makes them.
+/// Runs eight chains of multiply-adds, in the form that the compiler generates.
 pub(crate) fn f32(rounds: usize) -> usize {
     let (mut sums, factor) = ([1.0f32; 8], black_box(0.5f32));
     for _ in 0..rounds {

@@ -13,7 +13,8 @@ pub(crate) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     }
 }
 
-/// `out = (x - mean) / sqrt(var + eps) * weight + bias`, one row; the variance is that of the row, not an estimate.
+/// `out = (x - mean) / sqrt(var + eps) * weight + bias`, one row. The variance is that of the row itself, not an
+/// estimate.
 pub(crate) fn layer_norm(x: &[f32], (weight, bias): Affine<'_>, eps: f32, out: &mut [f32]) {
     let mean = x.iter().sum::<f32>() / x.len() as f32;
     let variance = x.iter().map(|v| (v - mean) * (v - mean)).sum::<f32>() / x.len() as f32;
@@ -30,8 +31,8 @@ pub(crate) fn add(addend: &[f32], x: &mut [f32]) {
     }
 }
 
-/// Rotates the heads of one row, `[heads, dim]`: pair `(j, j + dim/2)` by the angle whose cosine and sine are
-/// `cos_sin[j]` and `cos_sin[dim/2 + j]` (Su et al. 2021, in the half-split form of the reference).
+/// Rotates the heads of one row, `[heads, dim]`. The pair `(j, j + dim/2)` is rotated by the angle whose cosine and
+/// sine are `cos_sin[j]` and `cos_sin[dim/2 + j]` (Su et al. 2021, in the half-split form of the reference).
 pub(crate) fn rope(cos_sin: &[f32], row: &mut [f32]) {
     let (cos, sin) = cos_sin.split_at(cos_sin.len() / 2);
     for head in row.chunks_exact_mut(cos_sin.len()) {
@@ -49,13 +50,13 @@ fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + (-x).exp())
 }
 
-/// `x Φ(x)`, Φ being the normal distribution (Hendrycks & Gimpel 2016), exact form.
+/// `x Φ(x)`, Φ being the normal distribution function (Hendrycks & Gimpel 2016), exact form.
 fn gelu(x: f32) -> f32 {
     0.5 * x * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2))
 }
 
-/// Applies `kind` to part of a row of products `y`, their `bias` added first, and writes it to the same part of `out`.
-/// For [`Epilogue::SiluMul`] `y` holds gates, then as many ups, and `out` is half as long.
+/// Adds `bias` to part of a row of products `y`, applies `kind`, and writes the result to the same part of `out`. For
+/// [`Epilogue::SiluMul`], `y` holds gates followed by as many ups, and `out` is half as long.
 pub(crate) fn epilogue(kind: Epilogue, y: &[f32], bias: &[f32], out: &mut [f32]) {
     let half = y.len() / 2;
     for (i, out) in out.iter_mut().enumerate() {
