@@ -1,4 +1,4 @@
-//! Which kernels a level runs.
+//! Selects the kernels of a level.
 
 #[cfg(target_arch = "aarch64")]
 use super::arch::aarch64::{dotprod, i8mm, neon};
@@ -11,7 +11,7 @@ use super::table::Kernels;
 #[cfg(target_arch = "x86_64")]
 use super::{features::Feature, table::PeakKernels};
 
-/// The kernels of `level` that `features` allow; calling them asks for the level's features and for these.
+/// Returns the kernels of `level` that `features` allow. Calling them requires the level's features and `features`.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn kernels(level: CpuLevel, features: Features) -> Kernels {
     match level {
@@ -32,40 +32,41 @@ pub(super) fn kernels(level: CpuLevel, features: Features) -> Kernels {
     }
 }
 
-/// The kernels of the level with tiles.
+/// Returns the kernels of the AMX level.
 #[cfg(target_arch = "x86_64")]
 fn tiled<T: amx::Tiles>(features: Features) -> Kernels {
     let kernels = amx::int8::<T>(kernels(CpuLevel::Avx512, features));
     if features.contains(Feature::AmxBf16) { amx::bf16::<T>(kernels) } else { kernels }
 }
 
-/// As [`kernels`], for tests: where the level has tiles, their instructions are plain Rust.
+/// Like [`kernels`], for tests: plain Rust replaces the AMX instructions.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn kernels_on_plain_tiles(level: CpuLevel, features: Features) -> Kernels {
     if level == CpuLevel::Amx { tiled::<amx::Plain>(features) } else { kernels(level, features) }
 }
 
-/// As [`kernels`]: this architecture has no tiles.
+/// Same as [`kernels`]: this architecture has no AMX.
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) fn kernels_on_plain_tiles(level: CpuLevel, features: Features) -> Kernels {
     kernels(level, features)
 }
 
-/// `features` without those whose instructions do not do here what they should.
+/// Returns `features` without those whose instructions give wrong results on this machine.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn trusted(features: Features) -> Features {
-    // SAFETY: the feature means that the processor has the instructions and the system lets this process use them.
+    // SAFETY: the feature means that the processor has the instructions and that the system lets this process use
+    // them.
     let wrong = features.contains(Feature::AmxBf16) && unsafe { !amx::bf16_is_right::<amx::Hardware>() };
     if wrong { features.without(Feature::AmxBf16) } else { features }
 }
 
-/// `features`: nothing is known to go wrong on this architecture.
+/// Returns `features`: no wrong results are known on this architecture.
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) fn trusted(features: Features) -> Features {
     features
 }
 
-/// The kernels of `level`; calling them asks for its features.
+/// Returns the kernels of `level`. Calling them requires its features.
 #[cfg(target_arch = "aarch64")]
 pub(super) fn kernels(level: CpuLevel, _: Features) -> Kernels {
     match level {
@@ -79,7 +80,7 @@ pub(super) fn kernels(level: CpuLevel, _: Features) -> Kernels {
     }
 }
 
-/// The kernels of `level`.
+/// Returns the kernels of `level`.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub(super) fn kernels(level: CpuLevel, _: Features) -> Kernels {
     match level {

@@ -1,32 +1,34 @@
-//! What this processor has beyond the least of its architecture, as far as kernels use it.
+//! What this processor has beyond the baseline of its architecture, as far as kernels use it.
 
-/// Instructions that kernels ask for; those that always come together are one feature.
+/// Instructions that kernels require. Instructions that always come together are one feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feature {
     /// AVX2, FMA and F16C: 8 lanes of f32.
     Avx2,
     /// AVX-VNNI: dot products of bytes in 8 lanes.
     AvxVnni,
-    /// AVX-512 F, BW, DQ, VL and VNNI: 16 lanes, and dot products of bytes in them.
+    /// AVX-512 F, BW, DQ, VL and VNNI: 16 lanes, with dot products of bytes.
     Avx512,
-    /// AVX-512 BF16: dot products of bf16 in 16 lanes, where they are faster than products of f32. Intel's do half as many
-    /// operations a second, so bf16 is widened there. That is known by the maker and not measured: results differ in their
-    /// last bits, and must not from one start to the next.
+    /// AVX-512 BF16: dot products of bf16 in 16 lanes, on processors where they are faster than products of f32.
+    /// Intel's do half as many operations per second, so kernels widen bf16 there instead. The decision depends on
+    /// the vendor, not on a measurement: results differ in their last bits, and must not change from one start to the
+    /// next.
     Avx512Bf16,
-    /// AMX-TILE and AMX-INT8: products of tiles of bytes; on Linux, which has to be asked for their registers.
+    /// AMX-TILE and AMX-INT8: products of tiles of bytes. Linux only, where the process must request the tile
+    /// registers.
     AmxInt8,
-    /// AMX-BF16: products of tiles of bf16; and AVX-512 BF16, to make bf16 of f32.
+    /// AMX-BF16: products of tiles of bf16; and AVX-512 BF16, which converts f32 to bf16.
     AmxBf16,
     /// NEON, which every AArch64 has: 4 lanes of f32.
     Neon,
-    /// AArch64's dot products of bytes: `sdot`.
+    /// Dot products of bytes on AArch64: `sdot`.
     Dotprod,
-    /// AArch64's products of small matrices of bytes and of bf16, `usmmla` and `bfmmla`: together since Armv8.6.
+    /// Products of small matrices of bytes and of bf16 on AArch64, `usmmla` and `bfmmla`: together since Armv8.6.
     I8mm,
 }
 
 impl Feature {
-    /// Every feature that is looked for, each of instructions that always come together.
+    /// All features.
     pub const ALL: [Self; 9] = [
         Self::Avx2,
         Self::AvxVnni,
@@ -39,7 +41,7 @@ impl Feature {
         Self::I8mm,
     ];
 
-    /// Whether this processor has it, and the system lets this process use it.
+    /// Returns whether this processor has the feature and the system lets this process use it.
     #[cfg(target_arch = "x86_64")]
     fn is_present(self) -> bool {
         match self {
@@ -66,7 +68,7 @@ impl Feature {
         }
     }
 
-    /// Whether this processor has it, and the system lets this process use it.
+    /// Returns whether this processor has the feature and the system lets this process use it.
     #[cfg(target_arch = "aarch64")]
     fn is_present(self) -> bool {
         use std::arch::is_aarch64_feature_detected as detected;
@@ -80,57 +82,58 @@ impl Feature {
         }
     }
 
-    /// Whether this processor has it: none is known of its architecture.
+    /// Returns false: no feature is known for this architecture.
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     fn is_present(self) -> bool {
         false
     }
 }
 
-/// Whether the processor is one of Intel's.
+/// Returns whether Intel made the processor.
 #[cfg(target_arch = "x86_64")]
 fn is_of_intel() -> bool {
     let leaf = std::arch::x86_64::__cpuid(0);
     [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes).as_flattened() == b"GenuineIntel"
 }
 
-/// Whether leaf 7 of `cpuid` has these bits of edx.
+/// Returns whether leaf 7 of `cpuid` has these bits set in edx.
 #[cfg(target_arch = "x86_64")]
 fn has_amx(bits: u32) -> bool {
     use std::arch::x86_64::{__cpuid, __cpuid_count};
     __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & bits == bits
 }
 
-/// Whether the system lets this process use tiles.
+/// Returns whether the system lets this process use tiles.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 fn amx_is_allowed() -> bool {
     use std::sync::LazyLock;
     static ALLOWED: LazyLock<bool> = LazyLock::new(|| {
-        /// `ARCH_REQ_XCOMP_PERM` and `XFEATURE_XTILEDATA` of Linux' asm/prctl.h.
+        /// `ARCH_REQ_XCOMP_PERM` and `XFEATURE_XTILEDATA` of Linux's asm/prctl.h.
         const ASK: [libc::c_long; 2] = [0x1023, 18];
-        // SAFETY: the call changes nothing but which registers the system saves for this process.
+        // SAFETY: the call changes only which registers the system saves for this process.
         unsafe { libc::syscall(libc::SYS_arch_prctl, ASK[0], ASK[1]) == 0 }
     });
     *ALLOWED
 }
 
-/// Whether this process may use tiles: no other system is asked.
+/// Returns false: AMX is used on Linux only.
 #[cfg(all(target_arch = "x86_64", not(target_os = "linux")))]
 fn amx_is_allowed() -> bool {
     false
 }
 
-/// Whether Windows tells of both, which std of Rust 1.95 does not ask it. What a Windows does not know of it denies.
+/// Returns whether Windows reports both features, which std of Rust 1.95 does not query. An older Windows that does
+/// not know a feature reports it as absent.
 #[cfg(all(target_arch = "aarch64", windows))]
 fn windows_tells_of_i8mm() -> bool {
     use windows_sys::Win32::System::Threading::IsProcessorFeaturePresent;
     /// `PF_ARM_V82_I8MM_INSTRUCTIONS_AVAILABLE` and `PF_ARM_V86_BF16_INSTRUCTIONS_AVAILABLE` of winnt.h.
     const ASK: [u32; 2] = [66, 68];
-    // SAFETY: the call takes a number, whatever it is, and changes nothing.
+    // SAFETY: the call accepts any number and changes nothing.
     ASK.into_iter().all(|feature| unsafe { IsProcessorFeaturePresent(feature) } != 0)
 }
 
-/// Whether Windows tells of both: another system does not.
+/// Returns false: this is not Windows.
 #[cfg(all(target_arch = "aarch64", not(windows)))]
 fn windows_tells_of_i8mm() -> bool {
     false
@@ -141,16 +144,16 @@ fn windows_tells_of_i8mm() -> bool {
 pub struct Features(u32);
 
 impl Features {
-    /// The set without any feature: a processor that runs only the scalar level.
+    /// The empty set: a processor that runs only the scalar level.
     pub const NONE: Self = Self(0);
 
-    /// All that this processor has and the system allows.
+    /// Returns all features that this processor has and the system allows.
     #[must_use]
     pub fn detect() -> Self {
         Feature::ALL.into_iter().filter(|feature| feature.is_present()).fold(Self::NONE, Self::with)
     }
 
-    /// What this processor has if instructions of tiles are plain Rust.
+    /// Returns the features of this processor if plain Rust replaces the AMX instructions.
     pub(crate) fn with_plain_tiles() -> Self {
         let found = Self::detect();
         #[cfg(target_arch = "x86_64")]
@@ -160,31 +163,31 @@ impl Features {
         found
     }
 
-    /// The set with `feature` in it.
+    /// Returns the set with `feature` added.
     #[must_use]
     pub fn with(self, feature: Feature) -> Self {
         Self(self.0 | 1 << feature as u32)
     }
 
-    /// The set without `feature`.
+    /// Returns the set without `feature`.
     #[must_use]
     pub fn without(self, feature: Feature) -> Self {
         Self(self.0 & !(1 << feature as u32))
     }
 
-    /// Whether `feature` is in the set.
+    /// Returns whether `feature` is in the set.
     #[must_use]
     pub fn contains(self, feature: Feature) -> bool {
         self.0 & 1 << feature as u32 != 0
     }
 
-    /// Whether all of `features` are in the set.
+    /// Returns whether all of `features` are in the set.
     #[must_use]
     pub fn contains_all(self, features: &[Feature]) -> bool {
         features.iter().all(|&feature| self.contains(feature))
     }
 
-    /// What is in both sets.
+    /// Returns the features that are in both sets.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)

@@ -1,10 +1,10 @@
-//! CPU levels: names for the instruction sets that kernels are written for.
+//! CPU levels: names of the instruction sets that kernels are written for.
 
 use super::features::{Feature, Features};
 use std::fmt;
 use std::str::FromStr;
 
-/// An instruction set level. A level may include others, see [`includes`](Self::includes); there is no order of all.
+/// An instruction set level. A level may include others, see [`includes`](Self::includes); there is no total order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CpuLevel {
     /// Plain Rust, on every processor.
@@ -13,44 +13,44 @@ pub enum CpuLevel {
     Avx2,
     /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI; BF16 is used where present.
     Avx512,
-    /// As `Avx512`, with AMX for products of bytes, and of bf16 where present; on Linux, which has to be asked for its
-    /// registers.
+    /// `Avx512` with AMX for products of bytes, and of bf16 where present. Linux only, where the process must request
+    /// the tile registers.
     Amx,
-    /// Any AArch64 processor, by the vector instructions that all of them have.
+    /// Any AArch64 processor, with the vector instructions that all of them have.
     Neon,
-    /// As `Neon`, with dot products of bytes.
+    /// `Neon` with dot products of bytes.
     Dotprod,
-    /// As `Dotprod`, with products of small matrices of bytes and of bf16.
+    /// `Dotprod` with products of small matrices of bytes and of bf16.
     I8mm,
 }
 
-/// No level has this name.
+/// There is no level with this name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown CPU level {name:?}")]
 pub struct UnknownLevel {
-    /// What was asked for.
+    /// The name asked for.
     pub name: String,
 }
 
 impl CpuLevel {
-    /// All levels; those of one architecture ascend.
+    /// All levels; those of one architecture are in ascending order.
     pub const ALL: [Self; 7] =
         [Self::Scalar, Self::Avx2, Self::Avx512, Self::Amx, Self::Neon, Self::Dotprod, Self::I8mm];
 
-    /// The best level of this processor.
+    /// Returns the best level of this processor.
     #[must_use]
     pub fn detect() -> Self {
         Self::best(Features::detect())
     }
 
-    /// The best level that `features` allow.
+    /// Returns the best level that `features` allow.
     #[must_use]
     pub fn best(features: Features) -> Self {
         let can_run = |level: &Self| features.contains_all(level.required());
         Self::ALL.into_iter().rfind(can_run).unwrap_or(Self::Scalar)
     }
 
-    /// What a processor must have for the level.
+    /// Returns the features that a processor must have for the level.
     #[must_use]
     pub fn required(self) -> &'static [Feature] {
         match self {
@@ -64,7 +64,7 @@ impl CpuLevel {
         }
     }
 
-    /// What the level uses besides, where a processor has it.
+    /// Returns the features that the level uses in addition if a processor has them.
     #[must_use]
     pub fn optional(self) -> &'static [Feature] {
         match self {
@@ -75,13 +75,13 @@ impl CpuLevel {
         }
     }
 
-    /// Whether every processor of this level can run `other` too.
+    /// Returns whether every processor of this level can also run `other`.
     #[must_use]
     pub fn includes(self, other: Self) -> bool {
         other.required().iter().all(|feature| self.required().contains(feature))
     }
 
-    /// The name `PHI3V_CPU` knows the level by.
+    /// Returns the name of the level in `PHI3V_CPU`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(CpuLevel::best(Features::NONE), CpuLevel::Scalar);
         assert_eq!(CpuLevel::best(avx512), CpuLevel::Avx512);
         assert_eq!(CpuLevel::best(avx512.with(Feature::AmxInt8)), CpuLevel::Amx);
-        // a machine whose hypervisor hides a part
+        // a machine whose hypervisor hides some features
         assert_eq!(CpuLevel::best(avx512.without(Feature::Avx2)), CpuLevel::Scalar);
         assert_eq!(CpuLevel::best(avx512.with(Feature::AvxVnni).without(Feature::Avx512)), CpuLevel::Avx2);
         // Cortex-A72, Cortex-A76 and Neoverse V1

@@ -1,13 +1,20 @@
 //! The CPU backend.
 //!
-//! [`arch`] has the kernels, in a folder for each instruction set, [`arch::scalar`] being their definition; [`table`] is
-//! what they look like; [`ops`] cuts each operation into tasks for the thread pool, the same way for every level, and
-//! calls them; [`dispatch`] chooses, once, from the [`level`] and the [`features`] of the processor. `arch` and `ops` do
-//! not know each other (`tests/module_edges.rs`).
+//! The modules:
 //!
-//! Invariants: for a given level and format the same inputs give the same bits, whatever the thread count. Nothing is
-//! allocated by an operation of a decode step whose shapes have been seen before: tensors and scratch only grow, the
-//! scratch of all threads at once.
+//! * [`arch`] contains the kernels, one folder per instruction set. [`arch::scalar`] defines their results.
+//! * [`table`] defines the signatures of the kernels.
+//! * [`ops`] splits each operation into tasks for the thread pool, the same way for every level, and calls the
+//!   kernels.
+//! * [`dispatch`] selects the kernels once, from the [`level`] and the [`features`] of the processor.
+//!
+//! `arch` and `ops` do not depend on each other (`tests/module_edges.rs`).
+//!
+//! Invariants:
+//!
+//! * For a given level and format, the same inputs give the same bits, whatever the thread count.
+//! * An operation of a decode step does not allocate if its shapes have been seen before: tensors and scratch buffers
+//!   only grow, the scratch buffers of all threads at once.
 
 mod arch;
 mod dispatch;
@@ -31,53 +38,58 @@ use ops::{Causal, ReadRoom, Runner, STREAMED_ROWS_MAX};
 pub use ops::{CpuBatch, CpuKvPool, CpuLinear, CpuTable, CpuTensor, Limits, Rate};
 use std::ops::Range;
 
-/// Environment variable that clamps the CPU level downwards: `scalar`; `avx2`, `avx512` or `amx` on x86-64; `neon`,
-/// `dotprod` or `i8mm` on AArch64.
+/// Environment variable that lowers the CPU level: `scalar`; `avx2`, `avx512` or `amx` on x86-64; `neon`, `dotprod`
+/// or `i8mm` on AArch64.
 pub const LEVEL_VARIABLE: &str = "PHI3V_CPU";
 
-/// Most threads a pool may have; far more than any one machine of today gains from.
+/// Maximum number of threads of a pool; far more than any present machine gains from.
 const THREADS_MAX: usize = 1024;
 
-/// What suits a processor of so many threads. Tiles: the largest activations, 2 x 577 rows x 4,096 values x 4 bytes = 19 MB,
-/// still fit an L3 of 32 MB, and the weights are read once for two tiles; more threads have more to do with one more for
-/// each eight, since a tile has but 16 heads and 577 rows, and larger caches. Prefill: reading the weights once for each
-/// chunk, 3.7 GB (q8) at 50 GB/s, takes little beside its 5 s of arithmetic, while its largest rows, of 9,216 values, come
-/// to 38 MB; with twice as many all of them come from memory again for every operation.
+/// Returns the sizes that suit a processor with `threads` threads.
+///
+/// Tiles: the largest activations of two tiles, 2 x 577 rows x 4,096 values x 4 bytes = 19 MB, still fit an L3 cache
+/// of 32 MB, and the weights are read once for both. Every eight threads take one more tile: a tile has only 16 heads
+/// and 577 rows, and processors with more threads have larger caches.
+///
+/// Prefill: each chunk reads the weights once. 3.7 GB (q8) at 50 GB/s take little time compared with 5 s of
+/// arithmetic. The widest rows of a chunk, 9,216 values each, take 38 MB; with twice as many rows, every operation
+/// reads all of them from memory again.
 fn sizes(threads: usize) -> Sizes {
     let tiles_at_once = (threads / 8).clamp(2, TILES_AT_ONCE_MAX);
     Sizes { few_rows_max: STREAMED_ROWS_MAX, tiles_at_once, prefill_chunk: 1024 }
 }
 
-/// As many tiles as the model's largest picture has, which come to 160 MB at their widest.
+/// Maximum number of tiles at once: as many as the model's largest picture has. Their activations take 160 MB at the
+/// widest.
 const TILES_AT_ONCE_MAX: usize = 17;
 
 /// Why the CPU backend could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum CpuError {
-    /// No level has this name.
+    /// There is no level with this name.
     #[error(transparent)]
     UnknownLevel(#[from] UnknownLevel),
     /// The processor lacks the instructions of the level.
     #[error("this processor has CPU level {found}, not {asked}")]
     LevelMissing {
-        /// What was asked for.
+        /// The level asked for.
         asked: CpuLevel,
-        /// The best level there is.
+        /// The best level of this processor.
         found: CpuLevel,
     },
     /// The number of threads is out of range.
     #[error("{asked} threads were asked for, the limit is 1 to {THREADS_MAX}")]
     Threads {
-        /// What was asked for.
+        /// The number of threads asked for.
         asked: usize,
     },
-    /// The system refused a thread.
+    /// The system could not start a thread.
     #[error("the system refused a thread: {0}")]
     Spawn(#[from] std::io::Error),
 }
 
 impl CpuError {
-    /// What the user can do about it.
+    /// Returns what the user can do about the error.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         Some(match self {
@@ -91,22 +103,23 @@ impl CpuError {
     }
 }
 
-/// How the CPU backend runs; the defaults are right for nearly everybody.
+/// How the CPU backend runs. The defaults suit nearly everybody.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CpuOptions {
-    /// Threads; one per physical core if `None`, the little cores of a mixed processor not counted.
+    /// Number of threads. If `None`: one per physical core, not counting the small cores of a mixed processor.
     pub threads: Option<usize>,
-    /// Level; the best of this processor if `None`. [`LEVEL_VARIABLE`] clamps either.
+    /// Level. If `None`: the best one of this processor. [`LEVEL_VARIABLE`] can lower either.
     pub level: Option<CpuLevel>,
 }
 
-/// What a [`Cpu`] uses of this machine's processor; known before a thread is started, and where another device computes.
+/// What a [`Cpu`] uses of this machine's processor. It is known before any thread is started, and also if another
+/// device computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Processor {
     level: CpuLevel,
     features: Features,
     threads: usize,
-    /// Whether instructions that are there do not do what they should, and are left out.
+    /// Whether instructions that the processor has give wrong results and are therefore not used.
     distrusted: bool,
 }
 
@@ -116,14 +129,14 @@ pub struct Cpu {
     runner: Runner,
 }
 
-/// The level to run: `asked` or else the best, clamped by the value of [`LEVEL_VARIABLE`].
+/// Returns the level to run: `asked`, or else the best one, lowered to the value of [`LEVEL_VARIABLE`].
 fn choose_level(asked: Option<CpuLevel>, clamp: Option<&str>, found: CpuLevel) -> Result<CpuLevel, CpuError> {
     let level = asked.unwrap_or(found);
     if !found.includes(level) {
         return Err(CpuError::LevelMissing { asked: level, found });
     }
     match clamp {
-        // an empty variable is one that is not set
+        // an empty variable counts as not set
         Some(name) if !name.trim().is_empty() => {
             let clamp: CpuLevel = name.parse()?;
             if clamp.includes(level) {
@@ -139,16 +152,17 @@ fn choose_level(asked: Option<CpuLevel>, clamp: Option<&str>, found: CpuLevel) -
 }
 
 impl Processor {
-    /// What the backend of these options would use of the processor.
+    /// Returns what a backend with these options would use of the processor.
     ///
     /// # Errors
-    /// [`CpuError`], but for threads that the system refuses.
+    /// [`CpuError`], except [`CpuError::Spawn`].
     pub fn of(options: &CpuOptions) -> Result<Self, CpuError> {
         Self::tried(options, Features::detect())
     }
 
-    /// What they would use of a processor that has `features`, which is all or a part of what this one has, without what is
-    /// found to be wrong. A level without tiles runs no instruction of theirs, not even to try it.
+    /// Returns what a backend with these options would use of a processor that has `features`, all or a part of those
+    /// of this one, without the features that give wrong results. A level without AMX does not execute any AMX
+    /// instruction, not even to test it.
     fn tried(options: &CpuOptions, features: Features) -> Result<Self, CpuError> {
         let chosen = Self::with_features(options, features)?;
         if chosen.level != CpuLevel::Amx {
@@ -158,7 +172,7 @@ impl Processor {
         Ok(Self { features: trusted, distrusted: trusted != features, ..chosen })
     }
 
-    /// The same on a processor that has `features` alone.
+    /// Returns what a backend with these options would use of a processor that has only `features`.
     fn with_features(options: &CpuOptions, features: Features) -> Result<Self, CpuError> {
         let clamp = std::env::var_os(LEVEL_VARIABLE).map(|name| name.to_string_lossy().into_owned());
         let level = choose_level(options.level, clamp.as_deref(), CpuLevel::best(features))?;
@@ -169,19 +183,19 @@ impl Processor {
         Ok(Self { level, features, threads, distrusted: false })
     }
 
-    /// The level that runs.
+    /// Returns the level that runs.
     #[must_use]
     pub fn level(&self) -> CpuLevel {
         self.level
     }
 
-    /// Threads that compute, the calling one included.
+    /// Returns the number of threads that compute, including the calling one.
     #[must_use]
     pub fn threads(&self) -> usize {
         self.threads
     }
 
-    /// What is wrong with this processor, in a sentence, if something is.
+    /// Returns one sentence about what is wrong with this processor, if anything is.
     #[must_use]
     pub fn warning(&self) -> Option<&'static str> {
         const WRONG: &str =
@@ -189,7 +203,7 @@ impl Processor {
         self.distrusted.then_some(WRONG)
     }
 
-    /// The level and what it uses of this processor, for people.
+    /// Describes the level and the features it uses, for people.
     #[must_use]
     pub fn features(&self) -> String {
         let tiles = match (self.features.contains(Feature::AmxBf16), self.distrusted) {
@@ -225,8 +239,8 @@ impl Cpu {
         Self::start(Processor::of(options)?)
     }
 
-    /// Starts the backend as on a processor that has `features` alone; those that this one lacks are left out. Every
-    /// kernel that can run here can so be reached.
+    /// Starts the backend as on a processor that has only `features`; features that this processor lacks are ignored.
+    /// This way every kernel that can run here can be selected.
     ///
     /// # Errors
     /// [`CpuError`], see its variants.
@@ -234,47 +248,48 @@ impl Cpu {
         Self::start(Processor::tried(options, features.and(Features::detect()))?)
     }
 
-    /// Starts the backend on this machine's processor, of which `processor` is all or a part.
+    /// Starts the backend with `processor`, which describes all or a part of this machine's processor.
     fn start(processor: Processor) -> Result<Self, CpuError> {
         let Processor { level, features, threads, .. } = processor;
-        // SAFETY: the processor has the features, and with them those that the level requires.
+        // SAFETY: the processor has the features, and therefore those that the level requires.
         let runner = unsafe { Runner::new(dispatch::kernels(level, features), threads)? };
         Ok(Self { processor, runner })
     }
 
-    /// As [`with_features`](Self::with_features), for tests: on any processor with AVX-512, the instructions of tiles being
-    /// plain Rust, many times slower.
+    /// Like [`with_features`](Self::with_features), for tests: runs on any processor with AVX-512 because plain Rust
+    /// replaces the AMX instructions. This is many times slower.
     pub(crate) fn on_plain_tiles(options: &CpuOptions, features: Features) -> Result<Self, CpuError> {
         let processor = Processor::with_features(options, features.and(Features::with_plain_tiles()))?;
         let Processor { level, features, threads, .. } = processor;
-        // SAFETY: the processor has the features but for those of tiles, which no kernel asks for here.
+        // SAFETY: the processor has the features except those of AMX, which no kernel requires here.
         let runner = unsafe { Runner::new(dispatch::kernels_on_plain_tiles(level, features), threads)? };
         Ok(Self { processor, runner })
     }
 
-    /// What it uses of this machine's processor.
+    /// Returns what the backend uses of this machine's processor.
     #[must_use]
     pub fn processor(&self) -> Processor {
         self.processor
     }
 
-    /// The level that runs.
+    /// Returns the level that runs.
     #[must_use]
     pub fn level(&self) -> CpuLevel {
         self.processor.level
     }
 
-    /// Threads that compute, the calling one included.
+    /// Returns the number of threads that compute, including the calling one.
     #[must_use]
     pub fn threads(&self) -> usize {
         self.processor.threads
     }
 
-    /// Measures for some seconds what this machine can do at most at this level. Half of the `memory` bytes, or less, are
-    /// taken meanwhile: memory is read that no cache holds, 1 GiB or four times as much as the caches.
+    /// Measures, for some seconds, the most that this machine can do at this level. Meanwhile it takes at most half
+    /// of the `memory` bytes: it reads 1 GiB, or four times the size of the caches if that is more, so that no cache
+    /// holds the data.
     ///
     /// # Errors
-    /// [`BackendError::OutOfMemory`] where there is no memory to read from.
+    /// [`BackendError::OutOfMemory`] if there is no memory to read from.
     pub fn limits(&self, memory: u64) -> Result<Limits, BackendError> {
         self.runner.limits(ReadRoom { caches: cache_bytes(), memory })
     }

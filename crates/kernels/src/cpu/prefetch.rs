@@ -1,15 +1,15 @@
-//! Asking for memory before it is used.
+//! Prefetching of memory.
 
-/// Bytes of a cache line; where lines are larger, as Apple's are, some are asked for twice.
+/// Bytes of a cache line. Where lines are larger, as on Apple's processors, some are fetched twice.
 pub(crate) const LINE: usize = 64;
 
-/// Fetches a line into the L1, or else into the L2.
+/// Fetches a line into the L1 cache if `L1`, otherwise into the L2 cache.
 #[inline(always)]
 fn fetch_line<const L1: bool>(line: *const u8) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
-        // SAFETY: every x86-64 has the instruction, and a prefetch may name any address.
+        // SAFETY: every x86-64 has the instruction, and a prefetch may take any address.
         unsafe {
             if L1 {
                 _mm_prefetch::<_MM_HINT_T0>(line.cast())
@@ -21,7 +21,7 @@ fn fetch_line<const L1: bool>(line: *const u8) {
     #[cfg(target_arch = "aarch64")]
     {
         use std::arch::asm;
-        // SAFETY: every AArch64 has the instruction, which changes no register, and a prefetch may name any address.
+        // SAFETY: every AArch64 has the instruction, which changes no register, and a prefetch may take any address.
         unsafe {
             if L1 {
                 asm!("prfm pldl1keep, [{}]", in(reg) line, options(readonly, nostack, preserves_flags));
@@ -34,7 +34,7 @@ fn fetch_line<const L1: bool>(line: *const u8) {
     let _ = line;
 }
 
-/// Fetches a part of a row that will soon be read or written into the cache.
+/// Fetches into the cache a part of a row that will soon be read or written.
 #[inline]
 pub(crate) fn fetch(part: &[f32]) {
     for line in part.chunks(LINE / size_of::<f32>()) {
@@ -42,8 +42,8 @@ pub(crate) fn fetch(part: &[f32]) {
     }
 }
 
-/// Words that are read soon, but not next: they are fetched into the L2, some lines at a time between other work, as many
-/// at once would wait for each other.
+/// Words that are read soon, but not next. They are fetched into the L2 cache, some lines at a time between other
+/// work, because many fetches at once would wait for each other.
 #[derive(Clone, Copy)]
 #[cfg_attr(
     not(any(target_arch = "x86_64", target_arch = "aarch64")),
@@ -56,10 +56,10 @@ pub(crate) struct Ahead<'a>(pub(crate) &'a [u32]);
     expect(dead_code, reason = "the definition does not fetch ahead")
 )]
 impl Ahead<'_> {
-    /// Words of a cache line.
+    /// Words per cache line.
     pub(crate) const LINE_WORDS: usize = LINE / size_of::<u32>();
 
-    /// Fetches `count` lines from line `first` on; nothing where there are no words at all.
+    /// Fetches `count` lines from line `first` on; nothing if there are no words.
     #[inline]
     pub(crate) fn fetch_lines(self, first: usize, count: usize) {
         if !self.0.is_empty() {

@@ -1,4 +1,4 @@
-//! Tests of the backend's start, and of kernels that no operation shows as they are.
+//! Tests of the backend's start, and of kernels that no operation exposes directly.
 
 use super::table::kv::KvRows;
 use super::*;
@@ -71,7 +71,7 @@ fn what_is_used_of_the_processor_is_told() {
     let told = |level, more: &[Feature]| processor(level, more).features();
     assert_eq!(told(CpuLevel::Avx512, &[]), "avx512 (F, BW, DQ, VL, VNNI; products of bf16 by those of f32)");
     assert_eq!(told(CpuLevel::Avx512, &[Feature::Avx512Bf16]), "avx512 (F, BW, DQ, VL, VNNI, BF16)");
-    // the level was asked for on a processor with tiles
+    // the level was asked for on a processor with AMX
     assert_eq!(told(CpuLevel::Avx512, &[Feature::AmxBf16]), told(CpuLevel::Avx512, &[]));
     let amx = "AVX-512 F, BW, DQ, VL, VNNI";
     let (bf16, tiles) = (&[Feature::Avx512Bf16][..], &[Feature::AmxBf16][..]);
@@ -97,7 +97,8 @@ fn every_level_stores_the_bytes_of_the_definition() {
         let (mut keys, mut values) = (noise.normal(40 * (dim + 3)), noise.normal(40 * (dim + 3)));
         for x in [&mut keys, &mut values] {
             let row = |token: usize| token * (dim + 3)..token * (dim + 3) + dim;
-            // no numbers, at the first and the last place of a row; nothing at all; and, for 8-bit ones, next to nothing
+            // non-finite values at the first and the last place of a row; all zeros; and, for 8-bit formats, tiny
+            // values
             (x[row(6).start], x[row(7).end - 1]) = (f32::NAN, f32::NAN);
             (x[row(9).start], x[row(10).end - 1]) = (f32::NEG_INFINITY, f32::INFINITY);
             x[row(12)].fill(0.0);
