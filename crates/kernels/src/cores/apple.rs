@@ -1,22 +1,23 @@
-//! What macOS says of its cores, by their levels of performance.
+//! Counts cores by the performance levels that macOS reports.
 
-/// Cores of one level.
+/// The cores of one performance level.
 pub(super) struct Level {
-    /// The level's name; macOS before 13 does not tell it.
+    /// Name of the level; macOS before 13 does not report it.
     pub(super) name: Option<String>,
-    /// How many there are.
+    /// Number of cores.
     pub(super) cores: usize,
 }
 
-/// Cores worth a thread of levels, the fastest first: those of the first and of others that are known not to be small,
-/// such as the performance cores below the super cores of newer chips. `None` where there is none.
+/// Returns the number of cores worth a thread, from levels in descending order of speed: the cores of the first
+/// level, and of other levels known not to be small, such as the performance cores below the super cores of newer
+/// chips. `None` if there are no such cores.
 pub(super) fn cores(levels: impl IntoIterator<Item = Level>) -> Option<usize> {
     let is_large = |level: &Level| level.name.as_deref().is_some_and(|name| name != "Efficiency");
     let worth = levels.into_iter().enumerate().filter(|(index, level)| *index == 0 || is_large(level));
     Some(worth.map(|(_, level)| level.cores).sum()).filter(|&cores| cores > 0)
 }
 
-/// The levels that the system tells; none on Intel, where there is but one kind of cores.
+/// Returns the levels that the system reports; none on Intel, where all cores are of one kind.
 #[cfg(target_os = "macos")]
 pub(super) fn levels() -> Vec<Level> {
     let of_level = |level: usize, what: &str| std::ffi::CString::new(format!("hw.perflevel{level}.{what}"));
@@ -27,7 +28,7 @@ pub(super) fn levels() -> Vec<Level> {
     levels.collect()
 }
 
-/// A number above zero that the system tells by this name.
+/// Reads the positive number that the system reports under this name.
 #[cfg(target_os = "macos")]
 pub(super) fn number(name: &std::ffi::CStr) -> Option<usize> {
     let mut bytes = [0; size_of::<i32>()];
@@ -35,7 +36,7 @@ pub(super) fn number(name: &std::ffi::CStr) -> Option<usize> {
     usize::try_from(i32::from_ne_bytes(bytes)).ok().filter(|&number| number > 0)
 }
 
-/// A short text that the system tells by this name.
+/// Reads the short text that the system reports under this name.
 #[cfg(target_os = "macos")]
 fn text(name: &std::ffi::CStr) -> Option<String> {
     let mut bytes = [0; 64];
@@ -43,11 +44,12 @@ fn text(name: &std::ffi::CStr) -> Option<String> {
     Some(std::ffi::CStr::from_bytes_until_nul(&bytes).ok()?.to_str().ok()?.to_owned())
 }
 
-/// How many bytes the system has written of what it tells by this name; `None` where it has refused.
+/// Reads what the system reports under this name. Returns the number of bytes written to `bytes`; `None` if the
+/// system refuses.
 #[cfg(target_os = "macos")]
 fn read(name: &std::ffi::CStr, bytes: &mut [u8]) -> Option<usize> {
     let mut size = bytes.len();
-    // SAFETY: the name ends with a zero; the system writes at most `size` bytes, which `bytes` has.
+    // SAFETY: the name ends with a zero byte; the system writes at most `size` bytes, which `bytes` has.
     let failed = unsafe {
         libc::sysctlbyname(name.as_ptr(), bytes.as_mut_ptr().cast(), &raw mut size, std::ptr::null_mut(), 0)
     };
@@ -72,7 +74,7 @@ mod tests {
             // M5 Pro
             (&[(Some("Super"), 5), (large, 10)], 15),
             (&[(Some("Super"), 2), (large, 4), (small, 8)], 6),
-            // macOS 12 does not name levels: its chips have small cores below the first
+            // macOS 12 does not name levels: its chips have small cores below the first level
             (&[(None, 8), (None, 2)], 8),
             (&[(small, 4)], 4),
         ] {

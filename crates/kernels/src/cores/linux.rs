@@ -1,18 +1,21 @@
-//! What Linux says of its processors, one folder each.
+//! Counts cores from the processors that Linux reports, one folder each.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-/// Capacity of the fastest core, and of all where the system does not tell them apart.
+/// Capacity of the fastest core, and of all cores if the system does not distinguish them.
 const FULL_CAPACITY: u32 = 1024;
 
-/// Physical cores, distinct sets of sibling threads, that this thread may run on, with at least three fifths of the largest
-/// `cpu_capacity`: of Arm's mixed processors the little cores have a fifth to two fifths, of Apple's up to 571 of 1,024 (M2), the
-/// middle ones three quarters and more. Intel's have capacities only where no core has two threads; their large cores are those
-/// of a device of that name.
+/// Returns the number of physical cores, counted as distinct sets of sibling threads, that this thread may run on and
+/// that are not small.
 ///
-/// `devices` is the folder of all of the system's devices, `status` the file of what it knows of this thread.
+/// Cores count if they have at least three fifths of the largest `cpu_capacity`. In Arm's mixed processors the little
+/// cores have a fifth to two fifths and the middle ones three quarters or more; Apple's small cores have up to 571 of
+/// 1,024 (M2). Intel's processors report capacities only if no core has two threads; their large cores are those of
+/// the device `cpu_core`.
+///
+/// `devices` is the folder of all devices of the system, `status` the file with the kernel's status of this thread.
 pub(super) fn cores(devices: &Path, status: &Path) -> Option<usize> {
     let text = |path: &Path| std::fs::read_to_string(path).ok();
     let allowed = text(status).and_then(|status| {
@@ -40,11 +43,11 @@ pub(super) fn cores(devices: &Path, status: &Path) -> Option<usize> {
     Some(cores.values().filter(|&&capacity| 5 * u64::from(capacity) >= 3 * u64::from(largest)).count())
 }
 
-/// Numbers of processors, in ranges.
+/// Numbers of processors, as ranges.
 struct Processors(Vec<RangeInclusive<usize>>);
 
 impl Processors {
-    /// Reads a list as the system writes it, `0-3,8`; `None` where it is none, or empty.
+    /// Parses a list as the system writes it, `0-3,8`; `None` if it is malformed or empty.
     fn parse(list: &str) -> Option<Self> {
         let range = |range: &str| {
             let (first, last) = range.split_once('-').unwrap_or((range, range));
@@ -58,7 +61,7 @@ impl Processors {
     }
 }
 
-/// Bytes of the caches of the highest level: those of distinct sets of threads.
+/// Returns the bytes of the caches of the highest level, counted once per distinct set of threads.
 pub(super) fn cache_bytes(folder: &Path) -> Option<usize> {
     let mut caches = BTreeMap::new();
     for processor in std::fs::read_dir(folder).ok()?.flatten() {
@@ -76,7 +79,7 @@ pub(super) fn cache_bytes(folder: &Path) -> Option<usize> {
     of_level.map(|(_, bytes)| *bytes).sum()
 }
 
-/// A size as the system writes it: `32768K`.
+/// Parses a size as the system writes it: `32768K`.
 fn bytes(size: &str) -> Option<usize> {
     let digits = size.trim_end_matches(['K', 'M', 'G']);
     let shift = match &size[digits.len()..] {
@@ -93,7 +96,7 @@ mod tests {
     use super::*;
     use std::path::PathBuf;
 
-    /// A folder that goes with the test.
+    /// A folder that is deleted when dropped.
     struct Folder(PathBuf);
 
     impl Drop for Folder {
@@ -102,7 +105,8 @@ mod tests {
         }
     }
 
-    /// Processors with their siblings and, where there is one, capacity; and what else lies beside them.
+    /// Creates a folder of processors with their siblings and, if given, capacities, plus other entries that Linux
+    /// keeps there.
     fn folder(name: &str, processors: &[(&str, Option<&str>)]) -> Folder {
         let folder = std::env::temp_dir().join(format!("phi3v-cores-{}-{name}", std::process::id()));
         let all = folder.join("system/cpu");
@@ -119,7 +123,7 @@ mod tests {
         Folder(folder)
     }
 
-    /// Cores of a thread that may run on the processors of a list, as its status tells.
+    /// Returns the cores of a thread whose status allows it the processors of a list.
     fn cores_of(folder: &Folder, allowed: &str) -> Option<usize> {
         let status = folder.0.join("status");
         std::fs::write(&status, format!("Name:\tphi3v\nCpus_allowed:\tff\nCpus_allowed_list:\t{allowed}\n"))
@@ -127,14 +131,14 @@ mod tests {
         super::cores(&folder.0, &status)
     }
 
-    /// Cores where nothing tells that some may not be used.
+    /// Returns the cores if nothing restricts which may be used.
     fn cores(devices: &Path) -> Option<usize> {
         super::cores(devices, Path::new("/nowhere/at/all"))
     }
 
     #[test]
     fn only_cores_that_may_be_used_count() {
-        // four cores with two threads each, numbered in either of the two ways
+        // four cores with two threads each, numbered in either of two ways
         let pairs = ["0-1\n", "0-1\n", "2-3\n", "2-3\n", "4-5\n", "4-5\n", "6-7\n", "6-7\n"];
         let pairs = folder("pairs", &pairs.map(|siblings| (siblings, None)));
         let halves = ["0,4\n", "1,5\n", "2,6\n", "3,7\n", "0,4\n", "1,5\n", "2,6\n", "3,7\n"];
@@ -145,7 +149,7 @@ mod tests {
             assert_eq!(cores_of(&pairs, allowed), Some(of_pairs), "{allowed}");
             assert_eq!(cores_of(&halves, allowed), Some(of_halves), "{allowed}");
         }
-        // what cannot be read forbids nothing
+        // an unreadable list forbids nothing
         for allowed in ["", "all", "0-", "3-x"] {
             assert_eq!(cores_of(&pairs, allowed), Some(4), "{allowed}");
         }
@@ -160,7 +164,7 @@ mod tests {
         std::fs::write(mixed.0.join("cpu_core/cpus"), "0-3\n").unwrap();
         assert_eq!(cores_of(&mixed, "0-7"), Some(2));
         assert_eq!(cores_of(&mixed, "2-6"), Some(1));
-        // no large one may be used
+        // no large core may be used
         assert_eq!(cores_of(&mixed, "4-6"), Some(3));
     }
 
@@ -195,10 +199,10 @@ mod tests {
         let numbers = ["0\n", "1\n", "2\n", "3\n", "4\n", "5\n", "6\n", "7\n"];
         let mixed: Vec<_> = numbers.into_iter().zip(capacities.map(Some)).collect();
         assert_eq!(cores(&folder("mixed", &mixed).0), Some(4));
-        // the largest is what counts, not 1024, and three fifths of it are enough
+        // the largest capacity counts, not 1024, and three fifths of it are enough
         let slow = [("0\n", Some("512\n")), ("1\n", Some("308\n")), ("2\n", Some("307\n"))];
         assert_eq!(cores(&folder("slow", &slow).0), Some(2));
-        // an M2's, as its device tree and clocks make them
+        // the capacities of an M2, derived from its device tree and clocks
         let apple = ["571", "571", "571", "571", "1024", "1024", "1024", "1024"];
         let apple: Vec<_> = numbers.into_iter().zip(apple.map(Some)).collect();
         assert_eq!(cores(&folder("apple", &apple).0), Some(4));

@@ -1,18 +1,19 @@
-//! What Windows says of its cores.
+//! Counts cores from what Windows reports.
 
-/// A core, with one or several logical processors.
+/// A core with one or more logical processors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Core {
-    /// The higher, the faster; all the same where cores are alike.
+    /// Higher values are faster; all cores have the same value if they are alike.
     pub(super) efficiency_class: u8,
-    /// The group of up to 64 logical processors that it belongs to.
+    /// The group of up to 64 logical processors that the core belongs to.
     pub(super) group: u16,
-    /// Its logical processors within the group.
+    /// Bit mask of its logical processors within the group.
     pub(super) processors: usize,
 }
 
-/// Cores worth a thread: those that the process may run on, which the bits of `allowed` tell where there is one group, but
-/// for those of the lowest of several classes. `None` where there is none.
+/// Returns the number of cores worth a thread: those the process may run on, without the cores of the lowest class if
+/// there are several classes. The bits of `allowed` restrict the cores only if there is a single group. `None` if no
+/// core is left.
 pub(super) fn cores(told: &[Core], allowed: Option<usize>) -> Option<usize> {
     let groups = told.iter().map(|core| core.group).max()?;
     let allowed = allowed.filter(|_| groups == 0);
@@ -22,7 +23,7 @@ pub(super) fn cores(told: &[Core], allowed: Option<usize>) -> Option<usize> {
     Some(classes().filter(|&class| class > lowest || lowest == highest).count())
 }
 
-/// The cores in what the system writes of them: records of various sizes,
+/// Parses the cores from the records that the system writes, of various sizes:
 /// `SYSTEM_LOGICAL_PROCESSOR_INFORMATION_EX` with a `PROCESSOR_RELATIONSHIP` each.
 fn parse(mut records: &[u8]) -> Vec<Core> {
     const SIZE: usize = 4;
@@ -47,18 +48,18 @@ fn parse(mut records: &[u8]) -> Vec<Core> {
     cores
 }
 
-/// What the system tells; `None` where it has refused.
+/// Returns the cores that the system reports; `None` if it refuses.
 #[cfg(windows)]
 pub(super) fn told() -> Option<Vec<Core>> {
     use windows_sys::Win32::System::SystemInformation::{
         GetLogicalProcessorInformationEx, RelationProcessorCore,
     };
     let mut bytes = 0;
-    // SAFETY: without a buffer the call writes but the size that it wants.
+    // SAFETY: without a buffer the call writes only the size that it needs.
     unsafe {
         GetLogicalProcessorInformationEx(RelationProcessorCore, std::ptr::null_mut(), &raw mut bytes);
     }
-    // words, as the records must be aligned
+    // words, because the records must be aligned
     let mut words = vec![0u64; (bytes as usize).div_ceil(size_of::<u64>())];
     let buffer = words.as_mut_ptr().cast();
     // SAFETY: the call writes at most `bytes` bytes, which the buffer has.
@@ -67,7 +68,8 @@ pub(super) fn told() -> Option<Vec<Core>> {
     (done != 0).then(|| parse(&records[..records.len().min(bytes as usize)]))
 }
 
-/// The logical processors that this process may run on, of its group; `None` where the system does not tell.
+/// Returns the mask of the logical processors of its group that this process may run on; `None` if the system does
+/// not report it.
 #[cfg(windows)]
 pub(super) fn allowed() -> Option<usize> {
     use windows_sys::Win32::System::Threading::{GetCurrentProcess, GetProcessAffinityMask};
@@ -81,7 +83,7 @@ pub(super) fn allowed() -> Option<usize> {
 mod tests {
     use super::*;
 
-    /// Cores of a class with two logical processors each, or one.
+    /// Returns `cores` cores of a class, each with `threads` logical processors from number `first` on.
     fn of(class: u8, first: usize, cores: usize, threads: usize) -> impl Iterator<Item = Core> {
         (0..cores).map(move |i| Core {
             efficiency_class: class,
@@ -94,7 +96,7 @@ mod tests {
     fn cores_count_once_and_those_of_the_lowest_class_do_not() {
         let alike: Vec<_> = of(0, 0, 4, 2).collect();
         assert_eq!(cores(&alike, None), Some(4));
-        // 8 large cores of two threads, 8 small ones
+        // 8 large cores of two threads, 8 small ones of one
         let mixed: Vec<_> = of(1, 0, 8, 2).chain(of(0, 16, 8, 1)).collect();
         assert_eq!(cores(&mixed, None), Some(8));
         let three: Vec<_> = of(2, 0, 6, 1).chain(of(1, 6, 8, 1)).chain(of(0, 14, 2, 1)).collect();
@@ -110,12 +112,12 @@ mod tests {
         let mixed: Vec<_> = of(1, 0, 8, 2).chain(of(0, 16, 8, 1)).collect();
         assert_eq!(cores(&mixed, Some(0xff_0000)), Some(8));
         assert_eq!(cores(&mixed, Some(0)), None);
-        // the bits are those of one group only
+        // the bits describe only one group
         let two_groups = [alike[0], Core { group: 1, ..alike[0] }];
         assert_eq!(cores(&two_groups, Some(0b100)), Some(2));
     }
 
-    /// A record as the system writes it.
+    /// Returns a record as the system writes it.
     fn record(class: u8, mask: usize, group: u16) -> Vec<u8> {
         let size = 8 + 24 + size_of::<usize>() + 8;
         let head = [0u32.to_le_bytes(), (size as u32).to_le_bytes()].concat();
