@@ -1,18 +1,18 @@
-//! The seam between the model text and a device: some twenty operations on `[rows, cols]` tensors.
+//! The interface between the model code and a device: some twenty operations on `[rows, cols]` tensors.
 //!
-//! One model text serves every device. A tensor need not live in host memory, and operations may only be
-//! enqueued: they return nothing, and what goes wrong on the device is reported by [`Backend::download`] and
-//! [`Backend::finish`], the two places where host and device meet. Shapes that do not fit are errors of the model
-//! text and panic.
-//! ([`crate::testing::Deferred`] runs nothing before one of them; the tests of the model and the engine run on it too.)
+//! The same model code serves every device. A tensor need not be in host memory, and operations may only be enqueued:
+//! they return nothing. Errors on the device are reported by [`Backend::download`] and [`Backend::finish`], the only
+//! two places where the host waits for the device. Shapes that do not fit are bugs of the model code and panic.
+//! ([`crate::testing::Deferred`] runs nothing before one of these two calls; the tests of the model and of the engine
+//! also run on it.)
 //!
-//! Activations are always f32. How a weight is stored and which arithmetic multiplies it is a property of the
-//! weight ([`Format`], [`Precision`]), not of the model.
+//! Activations are always f32. How a weight is stored and which arithmetic multiplies it are properties of the weight
+//! ([`Format`], [`Precision`]), not of the model.
 
 use crate::{Bytes, Format};
 use std::ops::Range;
 
-/// Why a device could not do what was asked: no memory, a fault of its own, or a matrix that cannot be.
+/// Why a device could not do what was asked: no memory, a fault of its own, or an impossible matrix.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
     /// The device has no room for another buffer.
@@ -21,13 +21,13 @@ pub enum BackendError {
         /// Size of the refused buffer.
         bytes: usize,
     },
-    /// The device is lost or does not do what it must; nothing that is on it can be used again.
+    /// The device is lost or malfunctions; nothing on it can be used again.
     #[error("the device failed: {reason}")]
     Device {
-        /// What its driver says.
+        /// The driver's message.
         reason: String,
     },
-    /// A weight's bytes do not have the length its shape and format ask for.
+    /// The bytes of a weight do not have the length that its shape and format require.
     #[error("a [{n}, {k}] {format:?} matrix takes {expected} bytes, not {found}")]
     MatrixSize {
         /// Output features: rows of the matrix.
@@ -36,12 +36,12 @@ pub enum BackendError {
         k: usize,
         /// How the values are stored.
         format: Format,
-        /// Length that shape and format ask for.
+        /// Length that the shape and format require.
         expected: usize,
         /// Length of the bytes given.
         found: usize,
     },
-    /// A weight's shape is not one the format can hold.
+    /// The format cannot store a matrix of this shape.
     #[error("a [{n}, {k}] matrix cannot be stored as {format:?}")]
     MatrixShape {
         /// Output features: rows of the matrix.
@@ -53,23 +53,23 @@ pub enum BackendError {
     },
 }
 
-/// The arithmetic of a product. Sums are always accumulated in f32 (or exactly, in i32).
+/// The arithmetic of a product. Sums always accumulate in f32 (or exactly, in i32).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Precision {
     /// Stored values are widened to f32 and multiplied in f32. Exact for every dense format.
     F32,
-    /// Both factors are rounded to bf16 (nearest even) first.
+    /// Both factors are first rounded to bf16 (nearest even).
     Bf16,
 }
 
-/// A weight matrix on its way to a device: `y = x Wᵀ + bias`, W being `[n, k]`.
+/// A weight matrix to be prepared for a device: `y = x Wᵀ + bias`, W being `[n, k]`.
 #[derive(Clone, Debug)]
 pub struct MatrixSource {
-    /// The values in `format`; kept, not copied, by a CPU backend.
+    /// The values in `format`. A CPU backend keeps them without copying.
     pub bytes: Bytes,
     /// Storage format of `bytes`.
     pub format: Format,
-    /// Arithmetic for dense formats; ignored by `Q8` and `Q4`, whose arithmetic is integer.
+    /// Arithmetic of dense formats. `Q8` and `Q4` ignore it: their arithmetic is integer.
     pub precision: Precision,
     /// Output features: rows of the matrix.
     pub n: usize,
@@ -79,10 +79,11 @@ pub struct MatrixSource {
     pub bias: Option<Vec<f32>>,
 }
 
-/// What happens to a product before it is written; each stands for the unfused operations named.
+/// What happens to a product `y` before it is written. Each variant equals the separate operations in its
+/// description.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Epilogue {
-    /// `out = y`: the product as it is.
+    /// `out = y`: the product unchanged.
     Store,
     /// `out = out + y`: the residual connection.
     Add,
@@ -90,26 +91,28 @@ pub enum Epilogue {
     Gelu,
     /// `out = y * sigmoid(1.702 y)`: CLIP's activation.
     QuickGelu,
-    /// `out[:, j] = silu(y[:, j]) * y[:, n/2 + j]`: `gate_up_proj` holds gate rows, then up rows; `out` is
-    /// `[rows, n/2]`.
+    /// `out[:, j] = silu(y[:, j]) * y[:, n/2 + j]`: `gate_up_proj` has the gate rows first, then the up rows. `out`
+    /// is `[rows, n/2]`.
     SiluMul,
 }
 
 impl Epilogue {
-    /// Whether a product's columns are gates and as many ups, of which each pair makes one column of `out`.
+    /// Returns whether the columns of a product are gates followed by as many ups; each pair makes one column of
+    /// `out`.
     #[must_use]
     pub fn is_gated(self) -> bool {
         self == Self::SiluMul
     }
 
-    /// Columns of `out` for a product of `n` columns: half of them where each pair makes one.
+    /// Returns the number of columns of `out` for a product of `n` columns: `n / 2` if each pair makes one, otherwise
+    /// `n`.
     #[must_use]
     pub fn out_cols(self, n: usize) -> usize {
         if self.is_gated() { n / 2 } else { n }
     }
 }
 
-/// A norm of each row, with its weight, its bias where it has one, and its epsilon.
+/// A norm of each row, with its weight, its bias if it has one, and its epsilon.
 #[derive(Debug)]
 pub enum Norm<'a, V> {
     /// `x / sqrt(mean(x²) + eps) * weight` (Zhang & Sennrich 2019).
@@ -139,18 +142,18 @@ pub struct FeedForward<'a, L> {
     pub second: &'a L,
 }
 
-/// How an attention is divided into heads: how many of queries, of keys and values, and their size.
+/// How attention is divided into heads: the number of query heads, the number of key/value heads, and their size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heads {
     /// Number of query heads.
     pub query: usize,
-    /// Key/value heads; divides `query`.
+    /// Number of key/value heads; divides `query`.
     pub key_value: usize,
-    /// Values of one head.
+    /// Values per head.
     pub dim: usize,
 }
 
-/// How cached keys and values are stored, which decides the arithmetic of attention over them.
+/// How cached keys and values are stored. This decides the arithmetic of attention over them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KvFormat {
     /// f32, with f32 attention.
@@ -162,7 +165,7 @@ pub enum KvFormat {
 }
 
 impl KvFormat {
-    /// Whether each token and head has a scale of its own, by which its integers are multiplied.
+    /// Returns whether each token and head has its own scale, which multiplies its integers.
     #[must_use]
     pub fn has_scales(self) -> bool {
         match self {
@@ -172,7 +175,7 @@ impl KvFormat {
     }
 }
 
-/// Everything a pool of keys and values needs to know of the model that uses it.
+/// Everything a pool of keys and values needs to know about the model that uses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KvLayout {
     /// Number of decoder layers.
@@ -187,61 +190,63 @@ pub struct KvLayout {
 pub const KV_BLOCK_TOKENS: usize = 64;
 
 impl KvLayout {
-    /// Bytes of one block: keys and values of [`KV_BLOCK_TOKENS`] tokens in all layers.
+    /// Returns the bytes of one block: keys and values of [`KV_BLOCK_TOKENS`] tokens in all layers.
     #[must_use]
     pub fn block_bytes(&self) -> usize {
         let per_head = match self.format {
             KvFormat::F32 => 4 * self.heads.dim,
             KvFormat::Bf16 => 2 * self.heads.dim,
-            // one f32 scale beside the bytes
+            // one f32 scale in addition to the bytes
             KvFormat::Q8 => self.heads.dim + 4,
         };
         2 * self.layers * self.heads.key_value * KV_BLOCK_TOKENS * per_head
     }
 }
 
-/// The rows of one sequence within a batch, and where its keys and values live.
+/// The rows of one sequence within a batch, and where its keys and values are stored.
 #[derive(Clone, Debug)]
 pub struct Span<'a> {
     /// Rows of the batch's tensors that belong to the sequence, oldest first.
     pub rows: Range<usize>,
-    /// Tokens of the sequence before the first of `rows`; position of the first row.
+    /// Number of tokens of the sequence before the first of `rows`, which is also the position of the first row.
     pub past: usize,
-    /// Block table: token `t` lives in block `blocks[t / KV_BLOCK_TOKENS]`. Covers `past + rows.len()` tokens.
+    /// Block table: token `t` is in block `blocks[t / KV_BLOCK_TOKENS]`. Covers `past + rows.len()` tokens.
     pub blocks: &'a [u32],
 }
 
-/// How much work suits a device at a time; who cuts work asks for it, so that no caller knows devices.
+/// How much work suits a device at a time. Code that splits work uses these sizes, so that no caller needs to know
+/// devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// Rows up to which a product is computed by the kernels for decoding; more rows take those for prefill, whose sums
-    /// may run in another order.
+    /// Maximum number of rows that the decoding kernels compute. A product of more rows uses the prefill kernels,
+    /// which may add in another order.
     pub few_rows_max: usize,
-    /// Tiles that go through the vision tower together when nobody is decoding.
+    /// Number of tiles that go through the vision tower together while no sequence is decoding.
     pub tiles_at_once: usize,
-    /// Prompt tokens that go through the decoder together when nobody is decoding.
+    /// Number of prompt tokens that go through the decoder together while no sequence is decoding.
     pub prefill_chunk: usize,
 }
 
-/// Where a device's weights, cache and buffers live, which decides how much memory there is for them.
+/// Where the weights, cache and buffers of a device are stored. This decides how much memory is available for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceMemory {
-    /// In the host's memory; the operating system knows how much is free.
+    /// In host memory; the operating system knows how much is free.
     Host,
-    /// In the host's memory, of which the device's driver lets it have a part.
+    /// In host memory, of which the driver lets the device use a part.
     Shared {
-        /// Bytes of that part that are free at this moment.
+        /// Bytes of that part that are free now.
         available_bytes: u64,
     },
-    /// In memory of its own.
+    /// In the device's own memory.
     Own {
-        /// Bytes that are free at this moment.
+        /// Bytes that are free now.
         available_bytes: u64,
     },
 }
 
 impl DeviceMemory {
-    /// Bytes that weights, cache and buffers can take, where the host has `host` bytes free; `None` where nobody tells.
+    /// Returns the bytes available for weights, cache and buffers if the host has `host` bytes free; `None` if
+    /// unknown.
     #[must_use]
     pub fn available_bytes(self, host: Option<u64>) -> Option<u64> {
         match self {
@@ -252,79 +257,80 @@ impl DeviceMemory {
     }
 }
 
-/// By what [`Backend::rope_and_copy_kv`] rotates, as [`Backend::rope`] has it.
+/// The rotation that [`Backend::rope_and_copy_kv`] applies, as in [`Backend::rope`].
 #[derive(Debug)]
 pub struct Rotation<'a, T> {
     /// `[rows, dim]`: cosines, then sines.
     pub cos_sin: &'a T,
-    /// Heads of the rows that are rotated.
+    /// Heads of the rotated rows.
     pub heads: Heads,
 }
 
-/// Most values of an attention head that a device takes.
+/// The largest attention heads that a device supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadDims {
-    /// Values of a head in [`Backend::attention_causal`] and the cache.
+    /// Maximum number of values per head in [`Backend::attention_causal`] and the cache.
     pub causal: usize,
-    /// Values of a head in [`Backend::attention_full`].
+    /// Maximum number of values per head in [`Backend::attention_full`].
     pub full: usize,
 }
 
-/// A device that can run the model. See the module's introduction for the rules.
+/// A device that can run the model. See the introduction of this module for the rules.
 pub trait Backend: Send + Sync {
     /// f32 activations, `[rows, cols]`, row-major.
     type Tensor: Send + Sync;
     /// A weight matrix with its optional bias.
     type Linear: Send + Sync;
-    /// A table of rows that are looked up by number, `[vocab, hidden]`. It need not be where the other weights are: a
-    /// device with little memory may keep it on the host and send the rows that are asked for.
+    /// A table of rows that are looked up by number, `[vocab, hidden]`. It need not be stored with the other weights:
+    /// a device with little memory may keep it on the host and transfer only the rows looked up.
     type Table: Send + Sync;
-    /// Whose rows a batch has and where their keys and values live, as the device wants to read it.
+    /// Which rows of a batch belong to which sequence and where their keys and values are stored, in the form the
+    /// device reads.
     type Batch: Send + Sync;
     /// A norm's weight or bias, `[n]`.
     type Vector: Send + Sync;
     /// Blocks of keys and values, addressed by number.
     type KvPool: Send + Sync;
 
-    /// How much work suits the device at a time.
+    /// Returns how much work suits the device at a time.
     fn sizes(&self) -> Sizes;
 
-    /// Where weights, cache and buffers live.
+    /// Returns where weights, cache and buffers are stored.
     fn memory(&self) -> DeviceMemory;
 
-    /// Most bytes of one buffer, which a tensor is and the cache of a layer.
+    /// Returns the maximum size of one buffer in bytes. A tensor is one buffer, and so is the cache of a layer.
     fn buffer_bytes_max(&self) -> u64 {
         u64::MAX
     }
 
-    /// Most values of a head; with larger ones the cache and the attention may panic.
+    /// Returns the maximum number of values per head. With larger heads the cache and the attention may panic.
     fn head_dims_max(&self) -> HeadDims {
         HeadDims { causal: usize::MAX, full: usize::MAX }
     }
 
-    /// A tensor of `rows` rows of zeros.
+    /// Returns a tensor of `rows` rows of zeros.
     ///
     /// # Errors
     /// [`BackendError::OutOfMemory`].
     fn tensor(&self, rows: usize, cols: usize) -> Result<Self::Tensor, BackendError>;
 
-    /// Gives a tensor a new shape. Does not allocate where an earlier shape was as large; then the values that both shapes
-    /// have are kept, row-major: 4 rows of 1024 become one of 4096. All others are unspecified.
+    /// Gives a tensor a new shape. Does not allocate if an earlier shape was as large; then the values that both
+    /// shapes have are kept, row-major: 4 rows of 1024 become one of 4096. All other values are unspecified.
     ///
     /// # Errors
     /// [`BackendError::OutOfMemory`].
     fn reshape(&self, tensor: &mut Self::Tensor, rows: usize, cols: usize) -> Result<(), BackendError>;
 
-    /// `(rows, cols)`.
+    /// Returns `(rows, cols)`.
     fn shape(&self, tensor: &Self::Tensor) -> (usize, usize);
 
-    /// Writes `values`, `[rows, cols]` with the tensor's `cols`, to its rows from `first_row` on.
+    /// Writes `values`, `[rows, cols]` with the tensor's `cols`, to the rows of `out` from `first_row` on.
     fn upload(&self, values: &[f32], first_row: usize, out: &mut Self::Tensor);
 
     /// Waits for the device and reads the rows `rows` into `out`, `[rows.len(), cols]`.
     ///
     /// # Errors
-    /// Whatever went wrong on the device since the last call.
+    /// Any error on the device since the last call.
     fn download(
         &self,
         tensor: &Self::Tensor,
@@ -332,11 +338,10 @@ pub trait Backend: Send + Sync {
         out: &mut Vec<f32>,
     ) -> Result<(), BackendError>;
 
-    /// Waits until the device has done all that it was given. Who measures how long work takes calls it before looking at
-    /// the clock.
+    /// Waits until the device has done all enqueued work. Code that measures time calls it before reading the clock.
     ///
     /// # Errors
-    /// Whatever went wrong on the device since the last call, as by [`download`](Self::download).
+    /// Any error on the device since the last call, as for [`download`](Self::download).
     fn finish(&self) -> Result<(), BackendError>;
 
     /// Prepares a weight matrix.
@@ -345,7 +350,7 @@ pub trait Backend: Send + Sync {
     /// [`BackendError::MatrixSize`], [`BackendError::MatrixShape`] or [`BackendError::OutOfMemory`].
     fn linear_weight(&self, source: MatrixSource) -> Result<Self::Linear, BackendError>;
 
-    /// Prepares a table whose rows are looked up; dense formats only.
+    /// Prepares a table whose rows are looked up. Dense formats only.
     ///
     /// # Errors
     /// [`BackendError::MatrixSize`], [`BackendError::MatrixShape`] or [`BackendError::OutOfMemory`].
@@ -357,32 +362,32 @@ pub trait Backend: Send + Sync {
     /// [`BackendError::OutOfMemory`].
     fn vector(&self, values: &[f32]) -> Result<Self::Vector, BackendError>;
 
-    /// Room for `blocks` blocks; memory is taken as they are first used.
+    /// Returns a pool with room for `blocks` blocks; memory is allocated when blocks are first used.
     ///
     /// # Errors
     /// [`BackendError::OutOfMemory`].
     fn kv_pool(&self, layout: KvLayout, blocks: usize) -> Result<Self::KvPool, BackendError>;
 
-    /// Takes the memory of blocks `0..blocks` where that has not been done.
+    /// Allocates the memory of blocks `0..blocks` unless that has been done.
     ///
     /// # Errors
     /// [`BackendError::OutOfMemory`].
     fn kv_grow(&self, pool: &mut Self::KvPool, blocks: usize) -> Result<(), BackendError>;
 
-    /// A batch of no rows, to be set by [`Self::set_batch`].
+    /// Returns an empty batch, to be filled by [`Self::set_batch`].
     fn batch(&self) -> Self::Batch;
 
-    /// Makes `batch` that of `spans`, once a step for all layers. Spans have rows of their own, in order. Does not
-    /// allocate where an earlier batch was as large.
+    /// Sets `batch` to the rows of `spans`, once per step for all layers. The spans have distinct rows, in order.
+    /// Does not allocate if an earlier batch was as large.
     ///
     /// # Panics
-    /// If the rows of two spans would be stored in one block.
+    /// If rows of two spans would be stored in the same block.
     ///
     /// # Errors
     /// [`BackendError::OutOfMemory`].
     fn set_batch(&self, spans: &[Span<'_>], batch: &mut Self::Batch) -> Result<(), BackendError>;
 
-    /// `out[out_row + i] = table[ids[i]]` widened to f32.
+    /// `out[out_row + i] = table[ids[i]]`, widened to f32.
     fn embed(&self, table: &Self::Table, ids: &[u32], out_row: usize, out: &mut Self::Tensor);
 
     /// `out[out_row + i] = src[rows[i]]`. Both have the same number of columns.
@@ -395,8 +400,8 @@ pub trait Backend: Send + Sync {
     /// `out = norm(x)`, row by row.
     fn norm(&self, x: &Self::Tensor, norm: Norm<'_, Self::Vector>, out: &mut Self::Tensor);
 
-    /// `out = norm(x) Wᵀ + bias` for each W. `normed` is room for what lies between, which a backend that fuses
-    /// the steps leaves alone.
+    /// `out = norm(x) Wᵀ + bias` for each W. `normed` is scratch space for `norm(x)`; a backend that fuses the steps
+    /// does not use it.
     ///
     /// # Errors
     /// [`BackendError::OutOfMemory`].
@@ -410,8 +415,9 @@ pub trait Backend: Send + Sync {
         normed_linear_in_steps(self, x, norm, products, normed)
     }
 
-    /// `x = x + second(epilogue(first(norm(x))))`: a feed-forward block with its residual. `between` is room for the
-    /// normed rows and for those between the products, which a backend that fuses the steps leaves alone.
+    /// `x = x + second(epilogue(first(norm(x))))`: a feed-forward block with its residual connection. `between` is
+    /// scratch space for the normed rows and for the rows between the products; a backend that fuses the steps does
+    /// not use it.
     ///
     /// # Errors
     /// [`BackendError::OutOfMemory`].
@@ -425,17 +431,19 @@ pub trait Backend: Send + Sync {
         feed_forward_in_steps(self, x, norm, block, between)
     }
 
-    /// `x[i] += addend[i % addend.rows]`: residuals and position embeddings.
+    /// `x[i] += addend[i % addend.rows]`: used for residuals and position embeddings.
     fn add(&self, addend: &Self::Tensor, x: &mut Self::Tensor);
 
-    /// Rotates the query and key heads of `qkv`, `[rows, (query + 2 key_value) dim]`, in place: pair
-    /// `(j, j + dim/2)` of row `i` by `cos_sin[i]`, `[rows, dim]`, being `dim/2` cosines, then `dim/2` sines.
+    /// Rotates the query and key heads of `qkv`, `[rows, (query + 2 key_value) dim]`, in place. The pair `(j, j +
+    /// dim/2)` of row `i` is rotated by `cos_sin[i]`. `cos_sin` is `[rows, dim]`: `dim/2` cosines, then `dim/2`
+    /// sines.
     fn rope(&self, cos_sin: &Self::Tensor, heads: Heads, qkv: &mut Self::Tensor);
 
     /// Stores the key and value columns of `qkv` for the batch's rows in `layer` of the pool.
     fn copy_kv(&self, qkv: &Self::Tensor, layer: usize, batch: &Self::Batch, pool: &mut Self::KvPool);
 
-    /// [`rope`](Self::rope), then [`copy_kv`](Self::copy_kv), where the batch has all rows of `qkv`. A device may do both at a time.
+    /// [`rope`](Self::rope), then [`copy_kv`](Self::copy_kv), for a batch that has all rows of `qkv`. A device may do
+    /// both in one pass.
     fn rope_and_copy_kv(
         &self,
         rotation: Rotation<'_, Self::Tensor>,
@@ -448,8 +456,9 @@ pub trait Backend: Send + Sync {
         self.copy_kv(qkv, layer, batch, pool);
     }
 
-    /// Causal attention of the batch's rows, each over its sequence's cached keys and values, its own included. Queries
-    /// are columns `0..query * dim` of `qkv`; `out` is `[rows, query * dim]`; scores are divided by `sqrt(dim)`.
+    /// Causal attention of the batch's rows: each row attends to the cached keys and values of its sequence up to and
+    /// including its own. Queries are columns `0..query * dim` of `qkv`; `out` is `[rows, query * dim]`; scores are
+    /// divided by `sqrt(dim)`.
     fn attention_causal(
         &self,
         qkv: &Self::Tensor,
@@ -459,8 +468,8 @@ pub trait Backend: Send + Sync {
         out: &mut Self::Tensor,
     );
 
-    /// Attention of every row over all rows of its own group of `group` rows (an image tile), without a mask.
-    /// q, k and v are `[groups * group, heads.query * dim]`; scores are divided by `sqrt(dim)`.
+    /// Attention of every row to all rows of its own group of `group` rows (an image tile), without a mask. q, k and
+    /// v are `[groups * group, heads.query * dim]`; scores are divided by `sqrt(dim)`.
     fn attention_full(&self, qkv: [&Self::Tensor; 3], shape: FullAttention, out: &mut Self::Tensor);
 }
 
@@ -471,11 +480,11 @@ pub struct FullAttention {
     pub group: usize,
     /// Head counts and size.
     pub heads: Heads,
-    /// Arithmetic of the dot products; softmax is f32.
+    /// Arithmetic of the dot products; the softmax is f32.
     pub precision: Precision,
 }
 
-/// What [`Backend::normed_linear`] stands for.
+/// [`Backend::normed_linear`] as separate operations.
 pub(crate) fn normed_linear_in_steps<B: Backend + ?Sized>(
     backend: &B,
     x: &B::Tensor,
@@ -492,7 +501,7 @@ pub(crate) fn normed_linear_in_steps<B: Backend + ?Sized>(
     Ok(())
 }
 
-/// What [`Backend::feed_forward`] stands for.
+/// [`Backend::feed_forward`] as separate operations.
 pub(crate) fn feed_forward_in_steps<B: Backend + ?Sized>(
     backend: &B,
     x: &mut B::Tensor,

@@ -1,4 +1,5 @@
-//! Shared, read-only bytes: a mapped file, a static, or owned memory. Weights are views into them and never copied.
+//! Shared, read-only bytes: a mapped file, static data, or owned memory. Weights are views into them and are never
+//! copied.
 
 use std::fs::File;
 use std::ops::{Deref, Range};
@@ -21,7 +22,7 @@ impl Owner {
     }
 }
 
-/// A view of immutable bytes, owned or mapped, that is cheap to clone and to cut. No alignment is promised.
+/// A view of immutable bytes, owned or mapped, that is cheap to clone and to slice. It has no guaranteed alignment.
 #[derive(Clone, Debug)]
 pub struct Bytes {
     owner: Arc<Owner>,
@@ -29,20 +30,20 @@ pub struct Bytes {
 }
 
 impl Bytes {
-    /// Maps an open file for reading. An empty file gives empty bytes.
+    /// Maps an open file for reading. An empty file gives an empty view.
     ///
     /// # Errors
-    /// Whatever the operating system says of mapping the file.
+    /// Any error of the operating system while it maps the file.
     pub fn map(file: &File) -> std::io::Result<Self> {
         if file.metadata()?.len() == 0 {
             return Ok(Self::from(Vec::new()));
         }
         let options = memmap2::MmapOptions::new();
-        // SAFETY: the mapping is read-only, and private but on Windows. Should another process truncate the file while
-        // it is mapped, which Windows refuses, reads past the new end raise SIGBUS; SECURITY.md names this as the user's
-        // responsibility.
+        // SAFETY: the mapping is read-only, and private except on Windows. If another process truncates the file
+        // while it is mapped, which Windows refuses, reads past the new end raise SIGBUS; SECURITY.md names this as
+        // the user's responsibility.
         let map = unsafe {
-            // of a private mapping, Windows sets memory aside for all that might be written to
+            // for a private mapping, Windows reserves memory for all bytes that might be written
             if cfg!(windows) { options.map(file)? } else { options.map_copy_read_only(file)? }
         };
         let range = 0..map.len();
@@ -55,12 +56,13 @@ impl Bytes {
         Self { owner: Arc::new(Owner::Static(bytes)), range: 0..bytes.len() }
     }
 
-    /// Tells the system that what this view maps is not needed for now, so that reading a large file once does not
-    /// fill the memory. The contents stay what they are: the system reads them again when they are used.
+    /// Tells the system that the mapped pages of this view are not needed for now, so that reading a large file once
+    /// does not fill the memory. The contents do not change: the system reads them again when they are used.
     pub fn forget_pages(&self) {
         #[cfg(unix)]
         if let Owner::Mapped(map) = &*self.owner {
-            // SAFETY: the mapping is private, read-only and of a file, so pages that are dropped come back the same.
+            // SAFETY: the mapping is private, read-only and backed by a file, so dropped pages are read back
+            // unchanged.
             let advice = unsafe {
                 map.unchecked_advise_range(
                     memmap2::UncheckedAdvice::DontNeed,
@@ -68,15 +70,15 @@ impl Bytes {
                     self.range.len(),
                 )
             };
-            // refused advice costs memory and nothing else
+            // if the system refuses the advice, only memory is lost
             drop(advice);
         }
     }
 
-    /// The part `range` of this view, sharing its owner.
+    /// Returns the part `range` of this view, which shares its owner.
     ///
     /// # Panics
-    /// If `range` does not lie within the view.
+    /// If `range` is not within the view.
     #[must_use]
     pub fn slice(&self, range: Range<usize>) -> Self {
         assert!(
@@ -107,19 +109,19 @@ impl From<Vec<u8>> for Bytes {
 mod tests {
     use super::*;
 
-    /// Where the tests are told how large pages are, in an emulator, they are.
+    /// If the environment tells the tests how large pages are, as in an emulator, they have that size.
     #[test]
     #[cfg(unix)]
     fn pages_are_as_large_as_was_said() {
         let Some(told) = std::env::var_os("PHI3V_PAGE_BYTES") else { return };
-        // SAFETY: the call reads a number of the system's.
+        // SAFETY: the call only reads a number from the system.
         let found = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
         assert_eq!(told.to_str(), Some(&*found.to_string()));
     }
 
     #[test]
     fn forgotten_pages_come_back_wherever_they_begin() {
-        // four pages of 16 KB and a part of one: ranges of a view begin on no page's border, of whatever size
+        // four pages of 16 KB and a part of one: the ranges do not begin on a page boundary, whatever the page size
         let written: Vec<u8> = (0..4 * 16_384 + 100u32).map(|i| (i * 31 / 8) as u8).collect();
         let path = std::env::temp_dir().join(format!("phi3v-bytes-{}", std::process::id()));
         std::fs::write(&path, &written).unwrap();

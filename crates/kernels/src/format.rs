@@ -1,7 +1,8 @@
 //! How the values of a weight matrix are stored.
 //!
-//! [`Format`] is what a checkpoint says. Code that works on the values asks for its [`Storage`] and goes on with the
-//! formats of that kind alone, so that a new format does not compile until every place that must know it does.
+//! [`Format`] is the format as a checkpoint names it. Code that works on the values matches on its [`Storage`] and
+//! then only on the formats of that kind. A new format therefore does not compile until every place that must handle
+//! it does.
 
 /// How the values of a weight matrix are stored: dense, as in checkpoints, or packed in blocks of integers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,7 +22,7 @@ pub enum Format {
 /// The two kinds of formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Storage {
-    /// Row-major numbers of their own.
+    /// Row-major numbers, each stored by itself.
     Dense(DenseFormat),
     /// Integers with shared scales, in panels.
     Packed(PackedFormat),
@@ -43,8 +44,8 @@ pub(crate) enum PackedFormat {
 }
 
 impl Format {
-    /// Whether values are integers with shared scales in packed panels, see [`crate::quant`]; otherwise they are numbers
-    /// of their own, row by row.
+    /// Returns whether values are integers with shared scales in packed panels, see [`crate::quant`]. Otherwise they
+    /// are numbers stored one by one, row by row.
     #[must_use]
     pub fn is_packed(self) -> bool {
         match self.storage() {
@@ -53,7 +54,7 @@ impl Format {
         }
     }
 
-    /// The kind, and which one of it.
+    /// Returns the kind of the format, with the format of that kind.
     pub(crate) fn storage(self) -> Storage {
         match self {
             Self::F32 => Storage::Dense(DenseFormat::F32),
@@ -66,8 +67,8 @@ impl Format {
 }
 
 impl DenseFormat {
-    /// Bytes of one stored value.
-    // in the innermost loads: left to itself the compiler makes calls of them
+    /// Returns the bytes of one stored value.
+    // the innermost loads use it; without the attribute the compiler emits calls
     #[inline]
     pub(crate) fn value_bytes(self) -> usize {
         match self {

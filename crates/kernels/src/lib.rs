@@ -1,8 +1,8 @@
-//! Numbers in, numbers out: the operations phi3v is built from.
+//! Numerical operations that phi3v is built from.
 //!
-//! [`Backend`] names them; [`cpu`] runs them on the host, on the best instruction set found at run time.
-//! This crate knows nothing of Phi-3, of files' formats or of text. Besides `phi3v-jpeg`, the seam to
-//! C, it is the only crate with `unsafe` code, but for what graphics cards ask for in `phi3v-gpu`.
+//! [`Backend`] declares them; [`cpu`] runs them on the host, with the best instruction set found at run time. This
+//! crate does not know about Phi-3, file formats or text. Only three crates contain `unsafe` code: this one,
+//! `phi3v-jpeg`, which calls C, and `phi3v-gpu`, where graphics cards require it.
 
 mod backend;
 mod bytes;

@@ -1,17 +1,21 @@
 //! A pool of threads for loops over independent tasks.
 //!
-//! A decode step runs some 300 such loops, each a few dozen microseconds long, so waking a thread (about 50 us) for
-//! each would cost more than the work. Workers therefore spin for a short while after a loop and sleep only then.
+//! A decode step runs some 300 such loops of a few dozen microseconds each. Waking a thread takes about 50 us, so
+//! waking threads for each loop would cost more than the work. Workers therefore spin for a short while after a loop,
+//! and sleep only after that.
 //!
-//! A loop is a *job*. While it is open, workers join it: each adds one to the state, a single word, and the value that was
-//! there before tells it whether the job was open and whether a seat was left, of which there are as many as can have a
-//! task beside the caller. Who comes too late or finds no seat has changed a number and nothing else. Closing the job takes
-//! the number of those who came in the same step, so the caller knows for how many it must wait: the smaller of that
-//! number and the seats. A worker adds at most once to a job, so the number is never above that of the workers.
+//! A loop is a *job*. While the job is open, workers join it: each worker adds one to the state, a single word. The
+//! previous value tells the worker whether the job was open and whether a seat was left. A job has as many seats as
+//! workers can get a task besides the caller. A worker that comes too late or finds no seat has only incremented a
+//! number. Closing the job reads the number of workers that came in the same step, so the caller knows how many
+//! workers to wait for: the smaller of that number and the number of seats. A worker increments the state at most
+//! once per job, so the number never exceeds that of the workers.
 //!
-//! Invariants: tasks are handed out from a counter, in no promised order and to no promised thread, so a task may
-//! only write what no other task reads or writes, and a result never depends on the number of threads. A closure
-//! lent to [`Pool::run`] is never called after `run` has returned, not even when a task panics.
+//! Invariants:
+//!
+//! * Tasks are handed out from a counter, in no particular order and to no particular thread. A task may therefore
+//!   write only what no other task reads or writes, and a result never depends on the number of threads.
+//! * A closure lent to [`Pool::run`] is never called after `run` has returned, not even if a task panics.
 
 use std::cell::UnsafeCell;
 use std::marker::PhantomData;
@@ -21,39 +25,39 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long is waited without sleeping: as long as a wake-up takes.
+/// How long a thread waits without sleeping: as long as a wake-up takes.
 const SPIN: Duration = Duration::from_micros(50);
-/// Rounds of waiting between two looks at the clock. How long one takes differs: `pause` is some 40 cycles on AMD's
-/// processors and 140 on Intel's since Skylake.
+/// Rounds of waiting between two reads of the clock. The duration of a round varies: `pause` takes some 40 cycles on
+/// AMD's processors and 140 on Intel's since Skylake.
 const SPIN_ROUNDS: u32 = 256;
 
-/// The low bits of the state count the workers that have come to the job.
+/// The low bits of the state: the number of workers that have come to the job.
 const CAME: u64 = (1 << 16) - 1;
-/// Where the state's number of seats begins.
+/// The first bit of the number of seats in the state.
 const SEATS: u32 = 16;
-/// Most seats of a job: what is left of the bits.
+/// Maximum number of seats of a job: the remaining bits.
 const SEATS_MAX: usize = (1 << 15) - 1;
 /// Set in the state while workers may join the job of the state's epoch.
 const OPEN: u64 = 1 << 31;
-/// The high bits of the state number the jobs.
+/// The first of the high bits of the state, which number the jobs.
 const EPOCH: u32 = 32;
 
-/// A value on cache lines of its own: what one thread writes there does not take from others what lies beside it. 128 bytes
-/// are a line of Apple's processors, and two lines that Intel's fetch together.
+/// A value on its own cache lines: writing to it does not evict neighbouring values from the caches of other threads.
+/// 128 bytes are one line of Apple's processors, and two lines that Intel's fetch together.
 #[derive(Default)]
 #[repr(align(128))]
 pub(crate) struct Apart<T>(pub(crate) T);
 
-/// A wait for what comes soon, or does not.
+/// A spinning wait for an event that comes soon or not at all.
 #[derive(Default)]
 struct Spin {
     rounds: u32,
-    /// When the clock was first looked at.
+    /// When the clock was first read.
     since: Option<Instant>,
 }
 
 impl Spin {
-    /// Waits a moment; false once that has been done for [`SPIN`].
+    /// Waits a moment. Returns false once the wait has lasted [`SPIN`].
     fn wait(&mut self) -> bool {
         if self.rounds == SPIN_ROUNDS {
             if self.since.get_or_insert_with(Instant::now).elapsed() >= SPIN {
@@ -67,7 +71,7 @@ impl Spin {
     }
 }
 
-/// What the word of the pool's state says.
+/// The state word of the pool.
 #[derive(Clone, Copy)]
 struct State(u64);
 
@@ -84,12 +88,12 @@ impl State {
         (self.0 & (OPEN - 1)) >> SEATS
     }
 
-    /// Workers that have a seat.
+    /// Returns the number of workers that have a seat.
     fn seated(self) -> usize {
         (self.0 & CAME).min(self.seats()) as usize
     }
 
-    /// Whether a worker that comes now gets a seat, its last job being that of epoch `seen`.
+    /// Returns whether a worker that comes now gets a seat if its last job had epoch `seen`.
     fn has_seat(self, seen: u64) -> bool {
         self.0 & OPEN != 0 && self.epoch() != seen && self.0 & CAME < self.seats()
     }
@@ -97,7 +101,8 @@ impl State {
 
 type Task<'a> = dyn Fn(usize, usize) + Sync + 'a;
 
-/// The loop being run. The closure's lifetime is erased; `Pool::run` keeps it alive while workers can reach it.
+/// The running loop. The lifetime of the closure is erased; `Pool::run` keeps the closure alive while workers can
+/// reach it.
 #[derive(Clone, Copy)]
 struct Job {
     tasks: usize,
@@ -105,33 +110,34 @@ struct Job {
 }
 
 struct Shared {
-    /// Which loop runs and how many seats are taken, as [`State`] packs it.
+    /// Which loop runs and how many seats are taken, packed as in [`State`].
     state: Apart<AtomicU64>,
-    /// Workers that had a seat and are done with the job.
+    /// Number of workers that had a seat and are done with the job.
     finished: Apart<AtomicUsize>,
-    /// The first task that nobody has taken.
+    /// The first task that no thread has taken.
     next: Apart<AtomicUsize>,
     job: UnsafeCell<Option<Job>>,
     panicked: AtomicBool,
     stop: AtomicBool,
-    /// Workers that have begun to serve.
+    /// Number of workers that have started.
     started: AtomicUsize,
     sleepers: AtomicUsize,
     lock: Mutex<()>,
     wake: Condvar,
 }
 
-// SAFETY: `job` is written only by the thread that holds `Pool::turn`, while the state is closed and every worker that
-// had a seat has finished; it is read only by workers that got a seat at an open state. The closure behind it is `Sync`.
+// SAFETY: `job` is written only by the thread that holds `Pool::turn`, while the state is closed and every worker
+// that had a seat has finished. It is read only by workers that got a seat in an open state. The closure behind it is
+// `Sync`.
 unsafe impl Sync for Shared {}
-// SAFETY: see above; the pointer in `job` is only followed while `Pool::run` keeps its closure alive.
+// SAFETY: see above; the pointer in `job` is followed only while `Pool::run` keeps its closure alive.
 unsafe impl Send for Shared {}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Counts a worker out, whatever happens.
+/// Counts a worker as finished when dropped, also during a panic.
 struct Finished<'a>(&'a Shared);
 
 impl Drop for Finished<'_> {
@@ -142,8 +148,8 @@ impl Drop for Finished<'_> {
 
 impl Shared {
     fn work(&self, job: Job, thread: usize) {
-        // SAFETY: `Pool::run` does not return, and so keeps the closure alive, before every joined worker is counted
-        // out, which happens after this function has returned or unwound.
+        // SAFETY: `Pool::run` does not return, and so keeps the closure alive, until every joined worker is counted
+        // as finished, which happens after this function has returned or unwound.
         let call = unsafe { &*job.call };
         loop {
             let task = self.next.0.fetch_add(1, Ordering::Relaxed);
@@ -158,21 +164,22 @@ impl Shared {
         State(self.state.0.load(Ordering::SeqCst))
     }
 
-    /// Joins the open job if it is not the one of epoch `seen` and has a seat left; returns its epoch.
+    /// Joins the open job if its epoch is not `seen` and a seat is left. Returns its epoch.
     fn join(&self, seen: u64, thread: usize) -> Option<u64> {
         if !self.state().has_seat(seen) {
             return None;
         }
-        // what counts is the state that this finds: it may be that of a later job, or closed
+        // only the state found here counts: it may be that of a later job, or closed
         let state = State(self.state.0.fetch_add(1, Ordering::AcqRel));
         if !state.has_seat(seen) {
             return None;
         }
         let _finished = Finished(self);
-        // SAFETY: the state was open with a seat left when this thread was counted in, so the job is complete and stays until
-        // we are counted out: `Close` waits for as many as had come, or for all seats.
+        // SAFETY: the state was open with a seat left when this thread was counted in. The job is therefore complete,
+        // and stays until this thread is counted as finished: `Close` waits for as many workers as had come, or for
+        // all seats.
         let job = unsafe { *self.job.get() };
-        // A task's panic is reported by `Pool::run`, in the thread that asked for the loop; the worker lives on.
+        // `Pool::run` reports a task's panic in the thread that started the loop; the worker lives on.
         let work = std::panic::AssertUnwindSafe(|| self.work(job.expect("an open state has a job"), thread));
         if std::panic::catch_unwind(work).is_err() {
             self.panicked.store(true, Ordering::Relaxed);
@@ -188,7 +195,7 @@ impl Shared {
             if let Some(joined) = self.join(seen, thread) {
                 (seen, idle) = (joined, Spin::default());
             } else if epoch != heard {
-                // jobs come, though this had no seat: the next may have one
+                // jobs keep coming although this thread had no seat: the next may have one
                 (heard, idle) = (epoch, Spin::default());
             } else if !idle.wait() {
                 self.sleep(seen);
@@ -197,7 +204,7 @@ impl Shared {
         }
     }
 
-    /// Sleeps until a job other than that of epoch `seen` is open and has a seat left.
+    /// Sleeps until a job with an epoch other than `seen` is open and has a seat left.
     fn sleep(&self, seen: u64) {
         let mut guard = lock(&self.lock);
         self.sleepers.fetch_add(1, Ordering::SeqCst);
@@ -218,7 +225,7 @@ impl Shared {
     }
 }
 
-/// Closes the job when the loop ends, however it ends, and waits for the workers that had a seat.
+/// Closes the job when the loop ends, also during a panic, and waits for the workers that had a seat.
 struct Close<'a>(&'a Shared);
 
 impl Drop for Close<'_> {
@@ -233,16 +240,16 @@ impl Drop for Close<'_> {
     }
 }
 
-/// A fixed set of threads, the calling one included.
+/// A fixed set of threads, including the calling one.
 pub(crate) struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
-    /// One loop at a time.
+    /// Held while a loop runs: one loop at a time.
     turn: Mutex<()>,
 }
 
 impl Pool {
-    /// A pool of `threads` threads, at least 1: the caller and `threads - 1` workers.
+    /// Starts a pool of `threads` threads, at least 1: the caller and `threads - 1` workers.
     pub(crate) fn new(threads: usize) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             state: Apart::default(),
@@ -262,23 +269,23 @@ impl Pool {
             let worker = std::thread::Builder::new().name(format!("phi3v-{thread}"));
             pool.workers.push(worker.spawn(move || shared.serve(thread))?);
         }
-        // a starting thread allocates, which must not happen in the middle of a later loop
+        // a starting thread allocates, which must not happen during a later loop
         while pool.shared.started.load(Ordering::Acquire) < pool.workers.len() {
             std::thread::yield_now();
         }
         Ok(pool)
     }
 
-    /// Threads that take tasks, the caller included.
+    /// Returns the number of threads that take tasks, including the caller.
     pub(crate) fn threads(&self) -> usize {
         self.workers.len() + 1
     }
 
-    /// Calls `task(i, thread)` once for every `i < tasks`, `thread < self.threads()` being different for calls that
-    /// overlap in time. A loop of one task runs in the caller, as thread 0.
+    /// Calls `task(i, thread)` once for every `i < tasks`. Calls that overlap in time have different `thread`
+    /// numbers, all below `self.threads()`. A loop of one task runs in the caller, as thread 0.
     ///
     /// # Panics
-    /// If a task panics. A task that calls `run` on its own pool never ends.
+    /// If a task panics. A task that calls `run` on its own pool never returns.
     pub(crate) fn run<F: Fn(usize, usize) + Sync>(&self, tasks: usize, task: F) {
         let _turn = lock(&self.turn);
         if tasks <= 1 || self.workers.is_empty() {
@@ -290,7 +297,7 @@ impl Pool {
         let call = unsafe { std::mem::transmute::<*const Task<'_>, *const Task<'static>>(call) };
         let job = Job { tasks, call };
         let shared = &*self.shared;
-        // SAFETY: we hold the turn, and the previous loop's `Close` has seen its last worker out.
+        // SAFETY: this thread holds the turn, and the previous loop's `Close` has waited for its last worker.
         unsafe { *shared.job.get() = Some(job) };
         shared.panicked.store(false, Ordering::Relaxed);
         shared.next.0.store(0, Ordering::Relaxed);
@@ -306,7 +313,7 @@ impl Pool {
         assert!(!shared.panicked.load(Ordering::Relaxed), "a task of a parallel loop panicked");
     }
 
-    /// Cuts `out`, rows of `cols` values, into chunks of whole rows and calls `task(first_row, chunk)` for each.
+    /// Cuts `out`, rows of `cols` values, into chunks of whole rows, and calls `task(first_row, chunk)` for each.
     pub(crate) fn rows<F>(&self, out: &mut [f32], cols: usize, task: F)
     where
         F: Fn(usize, &mut [f32]) + Sync,
@@ -329,20 +336,20 @@ impl Drop for Pool {
         drop(lock(&self.shared.lock));
         self.shared.wake.notify_all();
         for worker in self.workers.drain(..) {
-            // A worker catches its tasks' panics, so joining cannot report one.
+            // a worker catches the panics of its tasks, so joining cannot report one
             drop(worker.join());
         }
     }
 }
 
-/// A mutable slice that tasks share, each writing its own part.
+/// A mutable slice that tasks share; each task writes its own part.
 pub(crate) struct SharedMut<'a, T> {
     data: *mut T,
     len: usize,
     lifetime: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: it stands for the `&mut [T]` it was made from; `slice` asks its callers to keep parts disjoint.
+// SAFETY: it stands for the `&mut [T]` it was made from; `slice` requires its callers to keep parts disjoint.
 unsafe impl<T: Send> Sync for SharedMut<'_, T> {}
 
 impl<'a, T> SharedMut<'a, T> {
@@ -350,24 +357,24 @@ impl<'a, T> SharedMut<'a, T> {
         Self { data: data.as_mut_ptr(), len: data.len(), lifetime: PhantomData }
     }
 
-    /// The part `range`.
+    /// Returns the part `range`.
     ///
     /// # Safety
     /// No two parts that live at the same time may overlap.
     #[expect(clippy::mut_from_ref, reason = "that is its purpose; the contract keeps parts disjoint")]
     pub(crate) unsafe fn slice(&self, range: Range<usize>) -> &mut [T] {
         assert!(range.start <= range.end && range.end <= self.len, "part {range:?} of {}", self.len);
-        // SAFETY: within the slice by the assertion, unaliased by the caller's promise.
+        // SAFETY: the part is within the slice by the assertion, and unaliased by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(range.start), range.len()) }
     }
 }
 
-/// Values a task should at least touch: 16 K f32 are 64 KB, some 5 us of memory traffic, ten times what taking a task
-/// from the counter costs.
+/// Minimum number of values that a task should touch: 16 K f32 are 64 KB, some 5 us of memory traffic, ten times the
+/// cost of taking a task from the counter.
 const VALUES_PER_TASK: usize = 16 * 1024;
 
-/// Rows per task of a loop over `rows` rows of `cols` values: about four tasks per thread, so that a thread that
-/// falls behind leaves work to the others, but none smaller than [`VALUES_PER_TASK`].
+/// Returns the rows per task of a loop over `rows` rows of `cols` values. Each thread gets about four tasks, so that
+/// a thread that falls behind leaves work to the others, but no task has fewer than [`VALUES_PER_TASK`] values.
 pub(crate) fn rows_per_task(rows: usize, cols: usize, threads: usize) -> usize {
     let least = VALUES_PER_TASK.div_ceil(cols.max(1));
     rows.div_ceil(4 * threads).max(least).clamp(1, rows.max(1))
@@ -412,7 +419,8 @@ mod tests {
         for threads in [2, 3, 8] {
             let pool = Pool::new(threads).unwrap();
             for round in 0..3000 {
-                // few tasks, as many as threads, and more; now and then after a while in which workers go to sleep
+                // fewer tasks than threads, as many, and more; now and then after a pause in which workers go to
+                // sleep
                 let tasks = 2 + round % (threads + 3);
                 if round % 1000 == 999 {
                     std::thread::sleep(std::time::Duration::from_millis(5));
@@ -472,7 +480,7 @@ mod tests {
 
     #[test]
     fn the_split_follows_size_and_threads() {
-        // 577 rows of 1024: four tasks a thread on 2 threads, all 64 threads busy on 64
+        // 577 rows of 1024: four tasks per thread on 2 threads; on 64 threads, all are busy
         assert_eq!(rows_per_task(577, 1024, 2), 73);
         assert_eq!(rows_per_task(577, 1024, 8), 19);
         assert_eq!(rows_per_task(577, 1024, 64), 16);
