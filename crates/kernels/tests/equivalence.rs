@@ -1,5 +1,6 @@
-//! Every operation in every variant that this processor can run, at awkward shapes: against the scalar level, and the
-//! scalar level against f64. The cases are those of `testing::conformance`; an asynchronous backend runs them too.
+//! Every operation in every variant that this processor can run, at awkward shapes: compared with the scalar level,
+//! and the scalar level with f64. The cases are those of `testing::conformance`; an asynchronous backend runs them
+//! too.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
 
@@ -11,7 +12,7 @@ fn scalar() -> Subject<Cpu> {
     Subject { name: "scalar".to_owned(), backend: Variant::SCALAR.cpu(2).unwrap() }
 }
 
-/// Every variant that this processor can run, the definition first; says loudly which are not tested.
+/// Returns every variant that this processor can run, the definition first. Prints the variants that are not tested.
 fn all() -> Vec<Subject<Cpu>> {
     let (available, missing) = variants();
     for variant in missing {
@@ -22,7 +23,7 @@ fn all() -> Vec<Subject<Cpu>> {
     available.iter().map(subject).collect()
 }
 
-/// The best level, run at downloads alone.
+/// Returns the best level, run only at downloads.
 fn deferred() -> [Subject<Deferred<Cpu>>; 1] {
     let Subject { name, backend } = all().pop().unwrap();
     [Subject { name: format!("deferred {name}"), backend: Deferred::new(backend) }]

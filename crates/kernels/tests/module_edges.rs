@@ -1,15 +1,15 @@
-//! Which parts of this crate may name which, as a test, and that no files name each other in a circle.
+//! Tests which parts of this crate may name which, and that no files name each other in a cycle.
 //!
-//! Kernels (`cpu/arch`) know the types that operations call them by (`cpu/table`), operations (`cpu/ops`) the same types,
-//! and neither knows the other: an instruction set is added without a look at how work is cut, and work is cut the same
-//! way for all of them. A new edge is a decision to be made here first.
+//! Kernels (`cpu/arch`) know the types that operations call them by (`cpu/table`), operations (`cpu/ops`) know the
+//! same types, and neither knows the other. An instruction set can therefore be added without regard to how work is
+//! cut, and work is cut the same way for all of them. A new edge is a decision to be made here first.
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 
 use phi3v_kernels::testing::sources::{code, paths_from, rust_files};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Part, and the parts that it may name besides itself; the longest name that a path begins with counts.
+/// A part, and the parts that it may name besides itself. The longest part that is a prefix of a path counts.
 const EDGES: &[(&str, &[&str])] = &[
     ("lib", &["backend", "bytes", "cpu", "format"]),
     ("backend", &["bytes", "format"]),
@@ -67,7 +67,8 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// All source files by their paths below `src` without their ending; the `mod.rs` of a folder goes by the folder's name.
+/// Returns all source files by their paths below `src` without extension; the `mod.rs` of a folder has the folder's
+/// name.
 fn files() -> BTreeMap<String, PathBuf> {
     let mut found = BTreeMap::new();
     for path in rust_files(&root()) {
@@ -80,7 +81,8 @@ fn files() -> BTreeMap<String, PathBuf> {
     found
 }
 
-/// Paths that the code names from `crate` or `super` on, as paths below `src`. `names` has the items of the crate's root.
+/// Returns the paths that the code names from `crate` or `super` on, as paths below `src`. `names` has the items of
+/// the crate's root.
 fn named(file: &str, path: &Path, names: &BTreeMap<String, String>) -> BTreeSet<String> {
     let parent = file.rsplit_once('/').map_or("", |(parent, _)| parent);
     let code = code(path);
@@ -91,7 +93,7 @@ fn named(file: &str, path: &Path, names: &BTreeMap<String, String>) -> BTreeSet<
     found.into_iter().collect()
 }
 
-/// `path`, seen from the module `base`, as a path below `src`.
+/// Resolves `path`, seen from the module `base`, to a path below `src`.
 fn resolve(base: &str, path: &str, names: &BTreeMap<String, String>) -> String {
     let (mut base, mut path) = (base.to_owned(), path);
     while let Some(rest) = path.strip_prefix("super/") {
@@ -108,7 +110,7 @@ fn resolve(base: &str, path: &str, names: &BTreeMap<String, String>) -> String {
     }
 }
 
-/// Names that `lib.rs` exports, and the modules they come from.
+/// Returns the names that `lib.rs` exports, and the modules they come from.
 fn root_names() -> BTreeMap<String, String> {
     let text = code(&root().join("lib.rs"));
     let mut names = BTreeMap::new();
@@ -119,7 +121,7 @@ fn root_names() -> BTreeMap<String, String> {
     names
 }
 
-/// The longest of `names` that `path` lies in.
+/// Returns the longest of `names` that contains `path`.
 fn within<'a>(path: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     names
         .filter(|name| path.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
@@ -157,7 +159,7 @@ fn no_files_name_each_other_in_a_circle() {
         let targets = targets.iter().filter_map(|target| within(target, all.keys().map(String::as_str)));
         edges.insert(file, targets.filter(|target| target != file).collect());
     }
-    // what names nothing that is left is in no circle
+    // a file that names no remaining file is in no cycle
     while let Some(file) = edges.iter().find(|(_, targets)| targets.is_empty()).map(|(file, _)| *file) {
         edges.remove(file);
         edges.values_mut().for_each(|targets| _ = targets.remove(file));

@@ -1,5 +1,5 @@
 //! Products with packed weights: the levels give the same bits, batches give the bits of single rows, and the error
-//! against f32 stays within bounds stated beforehand. The cases are those of `testing::conformance`.
+//! compared with f32 stays within bounds stated beforehand. The cases are those of `testing::conformance`.
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
@@ -8,7 +8,7 @@ use phi3v_kernels::testing::conformance::{Subject, packed};
 use phi3v_kernels::testing::{Variant, variants};
 use phi3v_kernels::{Cpu, Format};
 
-/// Every variant this processor can run, the definition first, with the given number of threads.
+/// Returns every variant that this processor can run, the definition first, with the given number of threads.
 fn all(threads: usize) -> Vec<Subject<Cpu>> {
     let subject = |variant: &Variant| Subject {
         name: format!("{variant}, {threads} threads"),
@@ -68,7 +68,7 @@ fn sizes_are_checked() {
     packed::sizes(&all(1)[0]);
 }
 
-/// Two panels of rows of several sizes, with zeros and outliers, in a format.
+/// Encodes two panels in a format, with rows of several magnitudes, zeros and outliers.
 fn encoded(format: Format) -> Vec<u8> {
     let (n, k) = (70, 200);
     let shape = PackedShape::new(format, n, k).unwrap();
@@ -91,8 +91,8 @@ fn encoded(format: Format) -> Vec<u8> {
     bytes
 }
 
-/// Quantized copies of a model are told by this number: where a digest is another, the revision has to be one more, with the
-/// digests here.
+/// This number identifies quantized copies of a model. If a digest changes, the revision must increase by one, and
+/// the digests here must be updated.
 #[test]
 fn another_encoder_has_another_revision() {
     let digest = |format| {

@@ -1,5 +1,5 @@
-//! The last line of `cargo test --workspace`: what was skipped, and how to run it. Cargo runs the test programs by the
-//! names of their crates and files, and this one is the last.
+//! The last line of `cargo test --workspace`: which tests were skipped, and how to run them. Cargo runs the test
+//! programs in the order of the names of their crates and files, and this one is the last.
 
 use phi3v_kernels::testing::take_skips;
 use std::io::Write;
