@@ -1,13 +1,13 @@
 //! The inverse cosine transform of libjpeg-turbo's vector code (its "accurate integer" method), which saturates where
-//! the C code of the same library wraps around. On sound pictures both give the same; on damaged and extreme ones the
-//! reference's pixels are those of the vector code.
+//! the C code of the same library wraps around. For valid pictures both give the same result. For damaged and extreme
+//! ones, the reference's pixels are those of the vector code.
 
-/// Bits behind the point in the constants.
+/// Fractional bits of the constants.
 const CONST_BITS: u32 = 13;
-/// Bits behind the point between the passes.
+/// Fractional bits between the passes.
 const PASS1_BITS: u32 = 2;
 
-/// `x` with [`CONST_BITS`] bits behind the point.
+/// Returns `x` with [`CONST_BITS`] fractional bits.
 const fn fix(x: f64) -> i32 {
     (x * (1 << CONST_BITS) as f64 + 0.5) as i32
 }
@@ -25,15 +25,15 @@ const F_2_053: i32 = fix(2.053_119_869);
 const F_2_562: i32 = fix(2.562_915_447);
 const F_3_072: i32 = fix(3.072_711_026);
 
-/// Eight numbers that are worked on together.
+/// Eight numbers that are processed together.
 type Lanes = [i16; 8];
 
-/// From the coefficients of a block and the steps they were divided by, both in rows, to its samples.
+/// Returns the samples of a block from its coefficients and their quantization steps, both row by row.
 pub(super) fn samples(coefficients: &[i16; 64], steps: &[u16; 64]) -> [[u8; 8]; 8] {
     let product = |i: usize| coefficients[i].wrapping_mul(steps[i] as i16);
     let rows: [Lanes; 8] = std::array::from_fn(|y| std::array::from_fn(|x| product(y * 8 + x)));
     let columns = if coefficients[8..].iter().all(|value| *value == 0) {
-        // wraps where the whole computation would saturate, as there
+        // wraps where the whole computation would saturate, as the vector code does
         [rows[0].map(|value| value << PASS1_BITS); 8]
     } else {
         pass::<{ CONST_BITS - PASS1_BITS }>(&rows)
@@ -46,7 +46,7 @@ fn transposed(rows: &[Lanes; 8]) -> [Lanes; 8] {
     std::array::from_fn(|y| std::array::from_fn(|x| rows[x][y]))
 }
 
-/// One pass: the transform of eight columns, whose results lose `SHIFT` bits.
+/// Runs one pass: transforms eight columns; the results lose `SHIFT` bits.
 fn pass<const SHIFT: u32>(rows: &[Lanes; 8]) -> [Lanes; 8] {
     let mut out = [[0; 8]; 8];
     for x in 0..8 {
@@ -73,7 +73,7 @@ fn pass<const SHIFT: u32>(rows: &[Lanes; 8]) -> [Lanes; 8] {
     out
 }
 
-/// Rounds `SHIFT` bits away and saturates.
+/// Rounds off `SHIFT` bits and saturates.
 fn narrow<const SHIFT: u32>(value: i32) -> i16 {
     let rounded = value.wrapping_add(1 << (SHIFT - 1)) >> SHIFT;
     rounded.clamp(i32::from(i16::MIN), i32::from(i16::MAX)) as i16
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn what_is_too_large_saturates() {
-        // by far beyond the 10 bits after which the C code begins anew
+        // far beyond the 10 bits after which the C code wraps around
         let mut block = [0; 64];
         block[0] = 2000;
         block[9] = 2000;

@@ -1,7 +1,8 @@
-//! JPEG by libjpeg-turbo's code: accurate integer transform, smooth chroma upsampling, as in the reference.
+//! JPEG decoding with libjpeg-turbo: accurate integer transform, smooth chroma upsampling, as in the reference.
 //!
-//! The library is C, so this crate has `unsafe` code: all of what phi3v's picture decoding needs. It reports errors by unwinding, and asks for more
-//! data by returning early: here all data is there from the start, so that an early return means that it has ended.
+//! The library is C, so this crate has `unsafe` code: all that phi3v's picture decoding needs. libjpeg reports errors
+//! by unwinding, and requests more data by returning early. Here all data is available from the start, so an early
+//! return means that the data has ended.
 
 mod idct;
 
@@ -22,9 +23,9 @@ use mozjpeg_sys::{
 
 /// The marker of the first application segment.
 const APP0: c_int = 0xe0;
-/// The longest segment, without its length.
+/// The longest segment, without its length field.
 const SEGMENT_MAX: u32 = 0xffff;
-/// What `jpeg_read_header` returns where there is a picture.
+/// What `jpeg_read_header` returns if there is a picture.
 const HEADER_OK: c_int = 1;
 
 /// Why a JPEG was not decoded.
@@ -37,16 +38,16 @@ pub enum JpegError {
     /// The system has no memory for the picture.
     #[error("there is no memory for the picture")]
     OutOfMemory,
-    /// A sound file, as far as can be seen, of a kind that is not decoded.
+    /// The file is valid as far as can be seen, but of a kind that is not decoded.
     #[error("this kind is not decoded: {kind}")]
     Unsupported {
-        /// What is special about it.
+        /// What is special about the kind.
         kind: String,
     },
     /// The data contradicts the format.
     #[error("{reason}")]
     Damaged {
-        /// The words of libjpeg about it.
+        /// The message of libjpeg.
         reason: String,
     },
 }
@@ -57,7 +58,7 @@ pub struct Jpeg<'a> {
     data: PhantomData<&'a [u8]>,
 }
 
-/// What libjpeg points into; it never moves.
+/// The memory that libjpeg points into; it never moves.
 struct State {
     picture: jpeg_decompress_struct,
     errors: jpeg_error_mgr,
@@ -65,8 +66,9 @@ struct State {
 }
 
 impl<'a> Jpeg<'a> {
-    /// Reads the header, and the application segments of this number (1 is EXIF's). Whoever trusts nobody looks at
-    /// [`size`](Self::size) before [`read`](Self::read), which takes memory for all pixels.
+    /// Reads the header, and the application segments with number `segments` (1 is EXIF's). For untrusted data, check
+    /// [`width`](Self::width) and [`height`](Self::height) before [`read`](Self::read), which allocates memory for
+    /// all pixels.
     ///
     /// # Errors
     /// [`JpegError`], see its variants.
@@ -80,12 +82,13 @@ impl<'a> Jpeg<'a> {
             resync_to_restart: Some(jpeg_resync_to_restart),
             term_source: Some(nothing),
         };
-        // SAFETY: plain C structs of numbers, enums with a zero, pointers and optional functions: zero is a value.
+        // SAFETY: plain C structs of numbers, enums with a zero, pointers and optional functions: all zeros is a
+        // valid value.
         let (picture, errors) = unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
         let state = Box::into_raw(Box::new(State { picture, errors, source }));
         let jpeg = Self { state, data: PhantomData };
         caught(|| {
-            // SAFETY: the state is alive and used by nobody else; libjpeg's pointers lead into it and to `data`,
+            // SAFETY: the state is alive and nothing else uses it; libjpeg's pointers lead into it and to `data`,
             // both of which outlive it.
             unsafe {
                 jpeg_std_error(&mut (*state).errors);
@@ -104,29 +107,30 @@ impl<'a> Jpeg<'a> {
         Ok(jpeg)
     }
 
-    /// Pixels in each row of the image, as its header states them.
+    /// Returns the width of the image in pixels, as stated by its header.
     #[must_use]
     pub fn width(&self) -> u32 {
         self.picture().image_width
     }
 
-    /// Number of the image's rows, as its header states it.
+    /// Returns the height of the image in pixels, as stated by its header.
     #[must_use]
     pub fn height(&self) -> u32 {
         self.picture().image_height
     }
 
-    /// Samples per pixel as stored, and in what [`read`](Self::read) gives: 1 gray, 3 RGB, 4 CMYK as stored.
+    /// Returns the samples per pixel, both as stored and as [`read`](Self::read) returns them: 1 gray, 3 RGB, 4 CMYK
+    /// as stored.
     #[must_use]
     pub fn components(&self) -> usize {
         usize::try_from(self.picture().num_components).unwrap_or(0)
     }
 
-    /// The bodies of the segments that were kept.
+    /// Returns the bodies of the segments that were kept.
     pub fn segments(&self) -> impl Iterator<Item = &[u8]> {
         let mut next = self.picture().marker_list;
         std::iter::from_fn(move || {
-            // SAFETY: null, or a segment that libjpeg keeps, with its data, until it is destroyed: by our drop.
+            // SAFETY: null, or a segment that libjpeg keeps, with its data, until our drop destroys it.
             let segment = unsafe { next.as_ref() }?;
             next = segment.next;
             // SAFETY: as above.
@@ -134,7 +138,7 @@ impl<'a> Jpeg<'a> {
         })
     }
 
-    /// Decodes the pixels, `[height, width, components]`. What stands behind the last row is not looked at.
+    /// Decodes the pixels, `[height, width, components]`. Data after the last row is ignored.
     ///
     /// # Errors
     /// [`JpegError`], see its variants.
@@ -142,7 +146,8 @@ impl<'a> Jpeg<'a> {
         self.read_to(J_COLOR_SPACE::JCS_RGB)
     }
 
-    /// The same, but three components stay YCbCr, and pixels that share colour samples get them as they are.
+    /// Like [`read`](Self::read), but three components stay YCbCr, and pixels that share colour samples get them
+    /// without interpolation.
     ///
     /// # Errors
     /// [`JpegError`], see its variants.
@@ -161,10 +166,10 @@ impl<'a> Jpeg<'a> {
         let row_bytes = width as usize * components;
         let samples = try_zeroed_vec(row_bytes * height as usize);
         let mut samples = samples.map_err(|()| JpegError::OutOfMemory)?;
-        // SAFETY: the state is alive and borrowed by nobody else while `self` is owned here.
+        // SAFETY: the state is alive and nothing else borrows it while `self` is owned here.
         let picture = unsafe { &raw mut (*self.state).picture };
-        // SAFETY: as above; without scaling the output has the size and the samples per pixel of the header, so
-        // that a row of samples has room for a row of the picture.
+        // SAFETY: as above; without scaling the output has the size and the samples per pixel of the header, so a row
+        // of samples has room for a row of the picture.
         let whole = caught(|| unsafe {
             (*picture).out_color_space = space;
             (*picture).dct_method = J_DCT_METHOD::JDCT_ISLOW;
@@ -184,7 +189,7 @@ impl<'a> Jpeg<'a> {
 
 impl Drop for Jpeg<'_> {
     fn drop(&mut self) {
-        // SAFETY: made by `open`, destroyed once; libjpeg destroys what it has made, in any state, also before the
+        // SAFETY: made by `open`, destroyed once. libjpeg destroys what it has made, in any state, also before the
         // structure was created (its memory manager is null then).
         unsafe {
             jpeg_destroy_decompress(&mut (*self.state).picture);
@@ -193,10 +198,10 @@ impl Drop for Jpeg<'_> {
     }
 }
 
-/// libjpeg's error, on its way through the C code.
+/// An error of libjpeg while it unwinds through the C code.
 struct Failure {
     code: c_int,
-    /// The first number of the message.
+    /// The first numeric argument of the message.
     number: c_int,
     message: String,
 }
@@ -231,7 +236,7 @@ impl Failure {
     }
 }
 
-/// The name of a coding process that is not decoded, by the marker that announces it.
+/// Returns the name of a coding process that is not decoded, by the marker that announces it.
 fn process(marker: c_int) -> Option<&'static str> {
     Some(match marker {
         0xc3 => "lossless",
@@ -268,15 +273,16 @@ unsafe extern "C" {
     );
 }
 
-/// Keeps the vector code on x86-64, whose results are the reference's, and takes ours in the place of everything
-/// else: C code wraps around where that saturates, and other processors' vector code rounds in its own ways.
+/// Keeps the vector code on x86-64, whose results are the reference's, and replaces everything else with our code: C
+/// code wraps around where the vector code saturates, and vector code for other processors rounds differently.
 unsafe extern "C" fn choose_idct(
     _picture: *mut jpeg_decompress_struct,
     _component: *const jpeg_component_info,
     method: *mut Idct,
     _table: *mut c_int,
 ) {
-    // SAFETY: libjpeg passes a pointer to the method it has chosen; of blocks of 8x8 samples, since nothing is scaled.
+    // SAFETY: libjpeg passes a pointer to the method it has chosen, which transforms blocks of 8x8 samples because
+    // nothing is scaled.
     unsafe {
         if !cfg!(target_arch = "x86_64") || *method as usize == jpeg_idct_islow as *const () as usize {
             *method = idct_islow;
@@ -284,7 +290,7 @@ unsafe extern "C" fn choose_idct(
     }
 }
 
-/// [`idct::samples`] as libjpeg calls it.
+/// [`idct::samples`] in the form that libjpeg calls.
 unsafe extern "C" fn idct_islow(
     _picture: *mut jpeg_decompress_struct,
     component: *const jpeg_component_info,
@@ -293,7 +299,7 @@ unsafe extern "C" fn idct_islow(
     left: u32,
 ) {
     // SAFETY: libjpeg passes a block of 64 coefficients, and eight rows with room for eight samples from `left` on.
-    // The table of a component whose scan has not come yet is null; its coefficients are zero then.
+    // The table of a component whose scan has not been read yet is null; its coefficients are zero then.
     unsafe {
         let table = (*component).quant_table.as_ref();
         let samples = idct::samples(&*coefficients.cast(), table.map_or(&[0; 64], |table| &table.quantval));
@@ -304,13 +310,13 @@ unsafe extern "C" fn idct_islow(
 }
 
 unsafe extern "C-unwind" fn unwind(common: &mut jpeg_common_struct) {
-    // SAFETY: libjpeg's error manager, whose formatter writes at most 80 bytes, ended by a zero.
+    // SAFETY: libjpeg's error manager, whose formatter writes at most 80 bytes, including the terminating zero.
     let failure = unsafe {
         let errors = &mut *common.err;
         let (code, number) = (errors.msg_code, errors.msg_parm._bindgen_data_[0] as c_int);
         let text = errors.format_message.map(|format| {
             let mut text = [0_u8; 80];
-            // the bindings say that it does not write to the buffer
+            // the bindings declare that it does not write to the buffer
             let format = std::mem::transmute::<*const (), Format>(format as *const ());
             format(common, text.as_mut_ptr());
             let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
@@ -318,7 +324,7 @@ unsafe extern "C-unwind" fn unwind(common: &mut jpeg_common_struct) {
         });
         Failure { code, number, message: text.unwrap_or_else(|| format!("error {code}")) }
     };
-    // the panic hook is not called: this is no panic
+    // does not call the panic hook, because this is not a panic
     resume_unwind(Box::new(failure));
 }
 
@@ -331,7 +337,7 @@ unsafe extern "C-unwind" fn no_more(_picture: &mut jpeg_decompress_struct) -> c_
 }
 
 unsafe extern "C-unwind" fn skip(picture: &mut jpeg_decompress_struct, bytes: c_long) {
-    // SAFETY: our source, whose pointer and length describe what is left of the data.
+    // SAFETY: our source, whose pointer and length describe the rest of the data.
     unsafe {
         let source = &mut *picture.src;
         let bytes = usize::try_from(bytes).unwrap_or(0).min(source.bytes_in_buffer);
@@ -344,7 +350,7 @@ unsafe extern "C-unwind" fn skip(picture: &mut jpeg_decompress_struct, bytes: c_
 mod tests {
     use super::*;
 
-    /// A picture of 8x8 pixels whose one block per component is of the middle level.
+    /// Returns a picture of 8x8 pixels whose one block per component is uniform, at the middle level.
     fn flat(components: u8, precision: u8) -> Vec<u8> {
         let quantization = [b"\xff\xdb\0\x43\0".as_slice(), &[8; 64]].concat();
         let parts: Vec<u8> = (1..=components).flat_map(|id| [id, 0x11, 0]).collect();
