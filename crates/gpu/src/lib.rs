@@ -13,6 +13,7 @@ mod attention;
 mod backend;
 mod batch;
 mod buffer;
+mod compiler;
 mod device;
 mod error;
 mod found;
