@@ -357,7 +357,7 @@ pub trait Backend: Send + Sync {
     /// [`BackendError::OutOfMemory`].
     fn vector(&self, values: &[f32]) -> Result<Self::Vector, BackendError>;
 
-    /// Room for `blocks` blocks; memory is taken as they are first used.
+    /// Room for `blocks` blocks, whose memory is taken at once or as they are first used, as suits the device.
     ///
     /// # Errors
     /// [`BackendError::OutOfMemory`].
