@@ -16,6 +16,7 @@ mod buffer;
 mod compiler;
 mod device;
 mod error;
+mod failures;
 mod found;
 mod kept;
 mod kernel;

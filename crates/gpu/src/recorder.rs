@@ -8,6 +8,7 @@
 
 use crate::buffer::Buffer;
 use crate::device::Device;
+use crate::failures::Failures;
 use crate::kernel::Kernel;
 use crate::pace::Done;
 use crate::ticks::Ticks;
@@ -189,7 +190,7 @@ pub(crate) struct Recorder {
     used: Option<Used>,
     counts: Counts,
     /// What went wrong where no error can be told.
-    failed: Option<BackendError>,
+    failed: Failures,
     /// Every dispatch, where a test looks at them.
     #[cfg(test)]
     pub(crate) log: Option<Vec<Logged>>,
@@ -226,7 +227,7 @@ impl Recorder {
             timer: device.is_timed().then(|| Timer::new(&device.raw, device.queue.get_timestamp_period())),
             used: device.counts_barriers.then(Used::default),
             counts: Counts::default(),
-            failed: None,
+            failed: Failures::default(),
             #[cfg(test)]
             log: None,
         })
@@ -246,10 +247,10 @@ impl Recorder {
         self.timer.as_mut().map(Timer::take).unwrap_or_default()
     }
 
-    /// Keeps the first error of an operation that cannot return one, for the next download.
+    /// Keeps the first error of a thread's operations that cannot return one, for the next download.
     pub(crate) fn keep(&mut self, result: Result<(), BackendError>) {
         if let Err(error) = result {
-            self.failed.get_or_insert(error);
+            self.failed.keep(error);
         }
     }
 
@@ -547,8 +548,8 @@ impl Recorder {
     /// Waits until everything is done.
     pub(crate) fn finish(&mut self, device: &Device) -> Result<(), BackendError> {
         let waited = self.wait_for_all(device);
-        // however it ends, whoever asks next hears nothing of it
-        let failed = self.failed.take();
+        // however it ends, the same thread hears nothing of it when it asks next
+        let failed = self.failed.told();
         waited?;
         self.used.iter_mut().for_each(Used::clear);
         failed.map_or_else(|| device.failure.check(), Err)

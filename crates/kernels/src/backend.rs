@@ -13,7 +13,7 @@ use crate::{Bytes, Format};
 use std::ops::Range;
 
 /// Why a device could not do what was asked: no memory, a fault of its own, or a matrix that cannot be.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BackendError {
     /// The device has no room for another buffer.
     #[error("the device has no room for another {bytes} bytes")]
