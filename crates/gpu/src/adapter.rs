@@ -1,6 +1,7 @@
 //! The cards of this machine, and which one is meant.
 
 use crate::GpuError;
+use crate::compiler::Compiler;
 use crate::kernel::SIDES;
 use crate::memory::Memory;
 use std::cmp::Reverse;
@@ -63,6 +64,8 @@ pub struct Adapter {
     pub workgroup_bytes: u32,
     /// Matrix units that the kernels can use.
     pub matrix_units: Option<MatrixUnits>,
+    /// What compiles its kernels, where that is no part of its driver.
+    pub(crate) compiler: Option<Compiler>,
     pub(crate) raw: wgpu::Adapter,
 }
 
@@ -87,31 +90,47 @@ pub fn adapters() -> Vec<Adapter> {
     } else {
         [wgpu::Backends::VULKAN, wgpu::Backends::METAL]
     };
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
-        backends: backends[0] | backends[1],
-        // no validation layers: they are for shaders under work, and write to stderr where they are missing
-        flags: wgpu::InstanceFlags::empty(),
-        // wgpu would refuse past them what it makes for itself to send a step's words, and count the card for lost: `Device` asks
-        memory_budget_thresholds: wgpu::MemoryBudgetThresholds::default(),
-        ..wgpu::InstanceDescriptor::new_without_display_handle()
-    });
-    let mut found = Vec::new();
+    let mut adapters = Vec::new();
     for backend in backends {
-        let of_backend = pollster::block_on(instance.enumerate_adapters(backend));
-        let is_card = |adapter: &wgpu::Adapter| adapter.get_info().device_type != wgpu::DeviceType::Cpu;
-        let has_card = of_backend.iter().any(is_card);
+        let of_backend = adapters_of(backend);
+        let has_card = of_backend.iter().any(|adapter| adapter.kind != AdapterKind::Software);
         // a Vulkan driver in software must not hide the card that DirectX has
-        if has_card || found.is_empty() {
-            found = of_backend;
+        if has_card || adapters.is_empty() {
+            adapters = of_backend;
         }
         if has_card {
             break;
         }
     }
-    let mut adapters: Vec<_> = found.into_iter().map(Adapter::new).collect();
     adapters.sort_by_key(|adapter| (adapter.kind.rank(), Reverse(adapter.memory_bytes)));
     adapters.iter_mut().enumerate().for_each(|(number, adapter)| adapter.number = number);
     adapters
+}
+
+/// What one of wgpu's backends shows, by the first compiler with which it shows anything.
+fn adapters_of(backend: wgpu::Backends) -> Vec<Adapter> {
+    let compilers = match backend {
+        wgpu::Backends::DX12 => Compiler::all().into_iter().map(Some).collect(),
+        _ => vec![None],
+    };
+    let mut found = compilers.into_iter().map(|compiler| adapters_by(backend, compiler));
+    found.find(|adapters| !adapters.is_empty()).unwrap_or_default()
+}
+
+fn adapters_by(backend: wgpu::Backends, compiler: Option<Compiler>) -> Vec<Adapter> {
+    // another than wgpu's choice in any case, which is Windows's: see `compiler.rs`
+    let dx12 = compiler.as_ref().unwrap_or(&Compiler::Fxc).options();
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+        backends: backend,
+        // no validation layers: they are for shaders under work, and write to stderr where they are missing
+        flags: wgpu::InstanceFlags::empty(),
+        // wgpu would refuse past them what it makes for itself to send a step's words, and count the card for lost: `Device` asks
+        memory_budget_thresholds: wgpu::MemoryBudgetThresholds::default(),
+        backend_options: wgpu::BackendOptions { dx12, ..Default::default() },
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    });
+    let found = pollster::block_on(instance.enumerate_adapters(backend));
+    found.into_iter().map(|raw| Adapter::new(raw, compiler.clone())).collect()
 }
 
 impl AdapterKind {
@@ -126,7 +145,7 @@ impl AdapterKind {
 }
 
 impl Adapter {
-    fn new(raw: wgpu::Adapter) -> Self {
+    fn new(raw: wgpu::Adapter, compiler: Option<Compiler>) -> Self {
         let info = raw.get_info();
         let limits = raw.limits();
         let memory = crate::memory::of(&raw);
@@ -147,6 +166,7 @@ impl Adapter {
             binding_bytes_max: binding_bytes_max(info.backend, &limits),
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
             matrix_units: matrix_units(&raw, &info, &limits),
+            compiler,
             raw,
         }
     }

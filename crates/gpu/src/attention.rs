@@ -1,4 +1,5 @@
-//! Attention: few rows by a workgroup for every 256 keys, many by one for 16 rows.
+//! Attention: few rows by a workgroup for every 256 keys, many by one for 16 rows; no more of either at once than the card shall be
+//! busy with.
 
 use crate::backend::Gpu;
 use crate::batch::{GpuBatch, TILE_ROWS};
@@ -6,7 +7,7 @@ use crate::kernel::{DIM_MAX, Kernel, MANY_DIM_MAX};
 use crate::kv::GpuKvPool;
 use crate::recorder::{Bound, Dispatch, Recorder, Scratch};
 use crate::tensor::{GpuTensor, value_bytes};
-use phi3v_kernels::{BackendError, FullAttention, Heads, KV_BLOCK_TOKENS, Precision};
+use phi3v_kernels::{BackendError, FullAttention, Heads, KV_BLOCK_TOKENS, KvFormat, Precision};
 
 /// Tokens of a chunk, `CHUNK_BLOCKS` of `softmax.wgsl`.
 const CHUNK_TOKENS: usize = 4 * KV_BLOCK_TOKENS;
@@ -31,12 +32,20 @@ pub(crate) struct FewCut {
 }
 
 impl FewCut {
-    pub(crate) fn new(heads: Heads, tokens: usize, entries: usize) -> Self {
+    pub(crate) fn new(heads: Heads, tokens: usize, entries: usize, work_max: u64) -> Self {
         let chunks = tokens.div_ceil(CHUNK_TOKENS);
         let entry_bytes = value_bytes(heads.query * chunks, heads.dim + 2);
-        // not so many at once that their chunks take much memory, nor more than a dispatch can have
-        let most = (CHUNKS_BYTES / entry_bytes.max(1)).clamp(1, AT_ONCE_MAX);
+        // not so many at once that their chunks take much memory, nor more than a dispatch can have or the card shall be busy with
+        let by_work = work_max / Self::row_cost(heads, tokens).max(1);
+        let by_work = usize::try_from(by_work).unwrap_or(usize::MAX);
+        let most = (CHUNKS_BYTES / entry_bytes.max(1)).min(by_work).clamp(1, AT_ONCE_MAX);
         Self { chunks, entry_bytes, at_once: most.min(entries) }
+    }
+
+    /// What a row costs, as the pace counts.
+    pub(crate) fn row_cost(heads: Heads, tokens: usize) -> u64 {
+        let kernel = Kernel::AttendFew { format: KvFormat::F32 };
+        2 * (tokens * heads.query * heads.dim) as u64 * kernel.cost()
     }
 
     /// Bytes between the two kernels.
@@ -147,7 +156,7 @@ impl Causal<'_> {
             (self.batch.entries, self.batch.tokens)
         };
         let (Some(buffer), 1..) = (&self.batch.buffer, entries) else { return Ok(()) };
-        let cut = FewCut::new(heads, tokens, entries);
+        let cut = FewCut::new(heads, tokens, entries, self.gpu.device.pace.work_max());
         let [qkv, batch, out] = [&self.qkv.buffer, buffer, &self.out.buffer].map(Bound::Buffer);
         // a single chunk is the result
         let is_joined = cut.chunks > 1;

@@ -99,8 +99,8 @@ impl Failure {
 /// shall not fail for the sake of its table because another program has taken memory.
 const ASKED_BYTES: u64 = 1 << 20;
 
-/// Bytes that may wait for their copy to the card: in memory that both can reach, of which a card without resizable
-/// BAR has 256 MB for all programs.
+/// Bytes after which the card is told to copy what was written; as many may be written meanwhile. They lie in memory that both can
+/// reach, of which a card without resizable BAR has 256 MB for all programs.
 const UPLOAD_BYTES: u64 = 16 << 20;
 
 /// How long is waited for a submission before it is looked whether the card was lost, and how often: a submission shall take half a second,
@@ -132,8 +132,16 @@ pub(crate) struct Device {
     pub(crate) counts_barriers: bool,
     pub(crate) gone: Gone,
     next_number: AtomicU64,
-    /// Bytes that were written since the card was last waited for.
-    uploaded: Mutex<u64>,
+    uploads: Mutex<Uploads>,
+}
+
+/// What waits on the host for its copy to the card.
+#[derive(Default)]
+struct Uploads {
+    /// Bytes that were written since the card was last told to copy.
+    bytes: u64,
+    /// What it was told then, and may be at work on.
+    last: Option<wgpu::SubmissionIndex>,
 }
 
 impl Device {
@@ -182,7 +190,7 @@ impl Device {
             counts_barriers: options.count_barriers,
             gone: Gone::default(),
             next_number: AtomicU64::new(1),
-            uploaded: Mutex::new(0),
+            uploads: Mutex::default(),
             adapter,
         })
     }
@@ -282,13 +290,15 @@ impl Device {
     }
 
     fn count_upload(&self, bytes: u64) -> Result<(), BackendError> {
-        let mut uploaded = self.uploaded.lock().unwrap_or_else(PoisonError::into_inner);
-        *uploaded += bytes;
-        if *uploaded < UPLOAD_BYTES {
+        let mut uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
+        uploads.bytes += bytes;
+        if uploads.bytes < UPLOAD_BYTES {
             return Ok(());
         }
-        *uploaded = 0;
-        self.finish_writes()
+        uploads.bytes = 0;
+        // a piece is copied while the next is written
+        let before = uploads.last.replace(self.queue.submit([]));
+        before.map_or(Ok(()), |before| self.wait(before))
     }
 
     /// Waits until what was written has been copied, for which room was taken on the host.

@@ -72,13 +72,21 @@ impl GpuError {
             Self::UnknownAdapter { .. } => {
                 "choose one of these, by a part of its name or by its number".to_owned()
             }
-            Self::SelfTest { kept: Some(kept), .. } => {
-                let file = kept.display();
-                format!("install a newer driver, or use the CPU; delete {file} to have the card tried again")
-            }
             Self::Unsuitable { .. } | Self::Refused { .. } | Self::Open { .. } | Self::SelfTest { .. } => {
-                "install a newer driver, or use the CPU".to_owned()
+                let again = self.again().map(|again| format!("; {again}")).unwrap_or_default();
+                format!("install a newer driver, or use the CPU{again}")
             }
         })
+    }
+
+    /// How the card is tried again, where what was found of it is kept and it would not be.
+    #[must_use]
+    pub fn again(&self) -> Option<String> {
+        match self {
+            Self::SelfTest { kept: Some(kept), .. } => {
+                Some(format!("delete {} to have the card tried again", kept.display()))
+            }
+            _ => None,
+        }
     }
 }

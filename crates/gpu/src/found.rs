@@ -1,5 +1,6 @@
 //! What the self-test found of a card, and the file that keeps it.
 
+use crate::compiler::Compiler;
 use crate::kernel::{Kernel, all};
 use crate::{Adapter, ManyRowsTimes};
 use std::path::{Path, PathBuf};
@@ -66,9 +67,10 @@ impl Found {
     }
 }
 
-/// The file for a card, with matrix units or without, its driver and this program's version and kernels.
+/// The file for a card, with matrix units or without, its driver and this program's version and kernels, and what compiles them.
 pub(crate) fn path(folder: &Path, card: &Adapter, units: bool) -> PathBuf {
-    let kernels = kernels_sum(&all(card.matrix_units.filter(|_| units).as_slice()));
+    let kernels = all(card.matrix_units.filter(|_| units).as_slice());
+    let kernels = kernels_sum(&kernels, card.compiler.as_ref());
     let units = if units { "units" } else { "dot4" };
     let version = env!("CARGO_PKG_VERSION");
     let words = [&card.name, &card.driver, &card.api, version, units, &kernels].join(" ");
@@ -76,9 +78,10 @@ pub(crate) fn path(folder: &Path, card: &Adapter, units: bool) -> PathBuf {
     folder.join(words.chars().map(plain).collect::<String>() + ".self-test")
 }
 
-/// By which kernels are told from those of another build of the same version.
-fn kernels_sum(kernels: &[Kernel]) -> String {
-    let texts: String = kernels.iter().map(|kernel| kernel.source()).collect();
+/// By which kernels are told from those of another build of the same version, and from what another compiler makes of them.
+fn kernels_sum(kernels: &[Kernel], compiler: Option<&Compiler>) -> String {
+    let mut texts: String = kernels.iter().map(|kernel| kernel.source()).collect();
+    texts.extend(compiler.map(Compiler::key));
     format!("{:016x}", u64::from_le_bytes(crate::kept::sum(texts.as_bytes())))
 }
 
@@ -87,12 +90,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn other_kernels_are_tried_anew() {
-        let sum = kernels_sum(&all(&[]));
-        assert_eq!((kernels_sum(&all(&[])), sum.len()), (sum.clone(), 16));
+    fn other_kernels_and_those_by_another_compiler_are_tried_anew() {
+        let sum_of = |kernels: &[Kernel]| kernels_sum(kernels, None);
+        let sum = sum_of(&all(&[]));
+        assert_eq!((sum_of(&all(&[])), sum.len()), (sum.clone(), 16));
         let [first, second] = [8, 16].map(|tile| crate::MatrixUnits { tile, lanes: 32, vectors: true });
-        let sums =
-            [sum, kernels_sum(&all(&[first])), kernels_sum(&all(&[second])), kernels_sum(&[Kernel::Norm])];
+        let by_fxc = kernels_sum(&all(&[]), Some(&Compiler::Fxc));
+        let (path, modified) = ("C:\\dxcompiler.dll".to_owned(), None);
+        let by_dxc = |bytes| {
+            let compiler = Compiler::Dxc { path: path.clone(), bytes, modified };
+            kernels_sum(&all(&[]), Some(&compiler))
+        };
+        let others = [sum_of(&all(&[first])), sum_of(&all(&[second])), sum_of(&[Kernel::Norm])];
+        let sums: Vec<_> = others.into_iter().chain([sum, by_fxc, by_dxc(1), by_dxc(2)]).collect();
         assert!(sums.iter().enumerate().all(|(i, sum)| !sums[..i].contains(sum)), "{sums:?}");
     }
 

@@ -6,7 +6,7 @@ use crate::attention::{FewCut, full_tiles, tiles_at_once};
 use crate::backend::{LARGE_BYTES, SIZES, SIZES_SMALL};
 use crate::kernel::SIDES;
 use crate::linear::{Blocks, FEW_ROWS_MAX, PartCut, kernel_for, quantized_bytes, rows_of_dispatch, side_for};
-use crate::pace::{WORK_FIRST, WORK_MAX};
+use crate::pace::{WORK_FIRST, WORK_MAX, WORK_MIN};
 use crate::recorder::{SIDE_MAX, row_grid};
 use crate::tensor::value_bytes;
 use phi3v_kernels::quant::GROUP;
@@ -139,13 +139,25 @@ fn operations_on_rows_keep_within_grids() {
 fn attention_of_the_real_model_keeps_within_grids_and_bindings() {
     for tokens in [1, 257, 4096, CONTEXT] {
         for entries in [1, SEQUENCES, 15 * SEQUENCES, chunk_max(SIZES)] {
-            let cut = FewCut::new(HEADS, tokens, entries);
-            assert!(cut.at_once >= 1 && cut.scratch_bytes() as u64 <= SMALL_BYTES);
-            for count in [1, cut.at_once] {
+            for work_max in [WORK_MIN, WORK_FIRST, WORK_MAX] {
+                let cut = FewCut::new(HEADS, tokens, entries, work_max);
+                assert!(cut.at_once >= 1 && cut.scratch_bytes() as u64 <= SMALL_BYTES);
+                let work = cut.at_once as u64 * FewCut::row_cost(HEADS, tokens);
                 assert!(
-                    cut.grids(HEADS, count).into_iter().all(is_possible),
-                    "{tokens} tokens, {count} rows"
+                    work <= work_max || cut.at_once == 1,
+                    "{} rows of {tokens} tokens are too long for {work_max}",
+                    cut.at_once
                 );
+                for count in [1, cut.at_once] {
+                    let is_cut = cut.grids(HEADS, count).into_iter().all(is_possible);
+                    assert!(is_cut, "{tokens} tokens, {count} rows");
+                }
+            }
+            // on a fast card what the chunks take decides alone about a step of many sequences
+            if entries <= SEQUENCES {
+                let [at_once, most] =
+                    [WORK_MAX, u64::MAX].map(|work| FewCut::new(HEADS, tokens, entries, work).at_once);
+                assert_eq!(at_once, most);
             }
         }
         let tiles = tiles_at_once(HEADS, tokens, WORK_MAX);

@@ -10,7 +10,7 @@ pub(crate) const WORK_MAX: u64 = 1 << 37;
 /// The same of one that nothing is known of: 0.2 s of a processor's part whose integer products are emulated (50 G a second).
 pub(crate) const WORK_FIRST: u64 = 1 << 33;
 /// The same of the slowest, so that a submission is worth its costs.
-const WORK_MIN: u64 = 1 << 30;
+pub(crate) const WORK_MIN: u64 = 1 << 30;
 
 /// What a submission shall take at most: a quarter of what Windows grants one.
 const AIM: Duration = Duration::from_millis(500);
@@ -29,23 +29,35 @@ pub(crate) struct Done {
 /// Multiplications after which a card is told to begin.
 pub(crate) struct Pace {
     work_max: AtomicU64,
+    /// As many for the time being; 0 where `work_max` counts.
+    held: AtomicU64,
     is_fixed: bool,
 }
 
 impl Pace {
     /// Where a test says how many, that many for ever.
     pub(crate) fn new(fixed: Option<u64>) -> Self {
-        Self { work_max: AtomicU64::new(fixed.unwrap_or(WORK_FIRST)), is_fixed: fixed.is_some() }
+        let work_max = AtomicU64::new(fixed.unwrap_or(WORK_FIRST));
+        Self { work_max, held: AtomicU64::new(0), is_fixed: fixed.is_some() }
     }
 
     pub(crate) fn work_max(&self) -> u64 {
-        self.work_max.load(Ordering::Relaxed)
+        match self.held.load(Ordering::Relaxed) {
+            0 => self.work_max.load(Ordering::Relaxed),
+            held => held,
+        }
+    }
+
+    /// Has it be so many from now on, and nothing be learnt, or what was learnt before.
+    pub(crate) fn hold(&self, work_max: Option<u64>) {
+        self.held.store(work_max.unwrap_or(0), Ordering::Relaxed);
     }
 
     /// Learns from a submission. One with little work says more of its costs than of the card.
     pub(crate) fn learn(&self, done: Done) {
         let before = self.work_max();
-        if self.is_fixed || done.work < before / 4 {
+        let is_fixed = self.is_fixed || self.held.load(Ordering::Relaxed) > 0;
+        if is_fixed || done.work < before / 4 {
             return;
         }
         let most = done.work as f64 * AIM.as_secs_f64() / done.took.as_secs_f64().max(1e-9);
@@ -90,5 +102,11 @@ mod tests {
         let pace = Pace::new(Some(1000));
         pace.learn(Done { work: 1000, took: Duration::from_secs(1), was_waited_for: true });
         assert_eq!(pace.work_max(), 1000);
+        let pace = Pace::new(None);
+        pace.hold(Some(7));
+        pace.learn(Done { work: 1 << 33, took: Duration::from_secs(1), was_waited_for: true });
+        assert_eq!(pace.work_max(), 7);
+        pace.hold(None);
+        assert_eq!(pace.work_max(), WORK_FIRST);
     }
 }

@@ -8,6 +8,7 @@
 
 use crate::buffer::Buffer;
 use crate::device::Device;
+use crate::failures::Failures;
 use crate::kernel::Kernel;
 use crate::pace::Done;
 use crate::ticks::Ticks;
@@ -153,6 +154,18 @@ struct GroupKey {
     buffers: [u64; BINDINGS_MAX],
 }
 
+/// A buffer and its number, by which its bindings are found. It may be gone by the time it is bound.
+struct Numbered {
+    raw: wgpu::Buffer,
+    number: u64,
+}
+
+impl Numbered {
+    fn of(buffer: &Buffer) -> Self {
+        Self { raw: buffer.raw().clone(), number: buffer.number() }
+    }
+}
+
 /// A submission under way.
 struct Submitted {
     index: wgpu::SubmissionIndex,
@@ -174,7 +187,7 @@ pub(crate) struct Recorder {
     /// Counts submissions, where the driver does not tell of those that failed.
     ticks: Option<Ticks>,
     /// What the last kernel that was recorded writes, where they are counted.
-    last: Option<wgpu::Buffer>,
+    last: Option<Numbered>,
     /// Bound where a kernel has nothing to read.
     empty: Buffer,
     in_flight: VecDeque<Submitted>,
@@ -189,7 +202,7 @@ pub(crate) struct Recorder {
     used: Option<Used>,
     counts: Counts,
     /// What went wrong where no error can be told.
-    failed: Option<BackendError>,
+    failed: Failures,
     /// Every dispatch, where a test looks at them.
     #[cfg(test)]
     pub(crate) log: Option<Vec<Logged>>,
@@ -226,7 +239,7 @@ impl Recorder {
             timer: device.is_timed().then(|| Timer::new(&device.raw, device.queue.get_timestamp_period())),
             used: device.counts_barriers.then(Used::default),
             counts: Counts::default(),
-            failed: None,
+            failed: Failures::default(),
             #[cfg(test)]
             log: None,
         })
@@ -246,10 +259,10 @@ impl Recorder {
         self.timer.as_mut().map(Timer::take).unwrap_or_default()
     }
 
-    /// Keeps the first error of an operation that cannot return one, for the next download.
+    /// Keeps the first error of a thread's operations that cannot return one, for the next download.
     pub(crate) fn keep(&mut self, result: Result<(), BackendError>) {
         if let Err(error) = result {
-            self.failed.get_or_insert(error);
+            self.failed.keep(error);
         }
     }
 
@@ -334,7 +347,7 @@ impl Recorder {
         if self.ticks.is_some() {
             let mut accesses = dispatch.kernel.bindings().chars().zip(dispatch.bound);
             let written = accesses.find(|(access, _)| *access == 'w');
-            self.last = written.map(|(_, bound)| self.buffer(*bound).raw().clone());
+            self.last = written.map(|(_, bound)| Numbered::of(self.buffer(*bound)));
         }
         self.work += dispatch.cost();
         self.kernels += 1;
@@ -450,10 +463,7 @@ impl Recorder {
             if let Some(timer) = &self.timer {
                 timer.resolve(&mut encoder);
             }
-            let last = self.last.take();
-            if let Some(ticks) = &mut self.ticks {
-                ticks.end(device, &mut encoder, last.as_ref().unwrap_or(self.empty.raw()));
-            }
+            self.end_counted(device, &mut encoder);
             let submission = device.queue.submit([encoder.finish()]);
             if let Some(timer) = &mut self.timer {
                 timer.read(device, &submission)?;
@@ -469,6 +479,20 @@ impl Recorder {
             self.wait_for_oldest(device)?;
         }
         Ok(())
+    }
+
+    /// Ends a submission where submissions are counted on the card.
+    fn end_counted(&mut self, device: &Device, encoder: &mut wgpu::CommandEncoder) {
+        let Some(ticks) = &mut self.ticks else { return };
+        let last = self.last.take().unwrap_or_else(|| Numbered::of(&self.empty));
+        let tick = device.pipelines.get(&device.raw, Kernel::Tick);
+        let mut buffers = [0; BINDINGS_MAX];
+        buffers[..2].copy_from_slice(&[ticks.done().number(), last.number]);
+        let bound = [ticks.done().raw(), &last.raw];
+        let make = || bind(device, &tick.layout, &bound);
+        let group =
+            self.groups.entry(GroupKey { kernel: Kernel::Tick, buffers }).or_insert_with(make).clone();
+        ticks.end(encoder, &tick, &group);
     }
 
     /// Waits for the oldest submission under way, and learns how fast the card is.
@@ -547,8 +571,8 @@ impl Recorder {
     /// Waits until everything is done.
     pub(crate) fn finish(&mut self, device: &Device) -> Result<(), BackendError> {
         let waited = self.wait_for_all(device);
-        // however it ends, whoever asks next hears nothing of it
-        let failed = self.failed.take();
+        // however it ends, the same thread hears nothing of it when it asks next
+        let failed = self.failed.told();
         waited?;
         self.used.iter_mut().for_each(Used::clear);
         failed.map_or_else(|| device.failure.check(), Err)

@@ -21,35 +21,56 @@ const TOLERANCE: f32 = 0.02;
 
 /// Columns of the products.
 const N: usize = 64;
-/// Rows of the products: for each kernel of few rows, which make 1, 2 or 4 from one reading of the weights.
-const FEW_ROWS: [usize; 3] = [1, 2, 3];
+/// Rows of the products: for each kernel of few rows, which make 1, 2 or 4 from one reading of the weights; the last takes two.
+const FEW_ROWS: [usize; 3] = [1, 2, 6];
 /// The same for many.
 const MANY_ROWS: usize = 20;
 /// Values along K of packed products: 97 groups, of which no kernel for few rows sums all in one pass, be it of one row, two or four.
 const LONG: usize = 97 * GROUP;
 /// Values along K after which packed weights recur: encoding more would take longer than all else. As many groups divide no pass.
 const RECURRING: usize = 7 * GROUP;
-/// Weights of a product, with the arithmetic that has kernels of its own and values along K.
+/// Values along K of packed products that one pass sums.
+const SHORT: usize = 3 * GROUP;
+/// Rows and columns of products of more than a tile in either direction, and rows that one dispatch makes of them: two tiles of the
+/// largest, which leaves some to a second.
+const TILED: [usize; 2] = [270, 192];
+const TILED_AT_ONCE: usize = 256;
+/// Values along K of these, packed and dense; by what multiplications cost as many rows of either are as much work.
+const TILED_K: [usize; 2] = [GROUP, GROUP / 4];
+
+/// Weights of a product, with the arithmetic that has kernels of its own, values along K and what happens to the result.
 #[derive(Clone, Copy)]
 struct Weights {
     format: Format,
     precision: Precision,
     k: usize,
+    epilogue: Epilogue,
 }
 
-/// All that have kernels of their own, the packed ones first.
-const WEIGHTS: [Weights; 8] = [
-    Weights { format: Format::Q8, precision: Precision::F32, k: LONG },
-    Weights { format: Format::Q4, precision: Precision::F32, k: LONG },
-    Weights { format: Format::Bf16, precision: Precision::Bf16, k: 300 },
-    Weights { format: Format::Bf16, precision: Precision::F32, k: 300 },
-    Weights { format: Format::F16, precision: Precision::Bf16, k: 300 },
-    Weights { format: Format::F16, precision: Precision::F32, k: 300 },
-    Weights { format: Format::F32, precision: Precision::Bf16, k: 300 },
-    Weights { format: Format::F32, precision: Precision::F32, k: 300 },
-];
+/// Has the card be sent no more work at a time than this, or what suits it.
+type Hold<'a> = &'a dyn Fn(Option<u64>);
+
+/// All that have kernels of their own, the packed ones first; every epilogue that a product of its own has, in turn.
+const WEIGHTS: [Weights; 10] = {
+    use Epilogue::{Add, Gelu, QuickGelu};
+    const fn weights(format: Format, precision: Precision, k: usize, epilogue: Epilogue) -> Weights {
+        Weights { format, precision, k, epilogue }
+    }
+    [
+        weights(Format::Q8, Precision::F32, LONG, QuickGelu),
+        weights(Format::Q4, Precision::F32, LONG, QuickGelu),
+        weights(Format::Q8, Precision::F32, SHORT, Add),
+        weights(Format::Q4, Precision::F32, SHORT, Add),
+        weights(Format::Bf16, Precision::Bf16, 300, Gelu),
+        weights(Format::Bf16, Precision::F32, 300, Add),
+        weights(Format::F16, Precision::Bf16, 300, QuickGelu),
+        weights(Format::F16, Precision::F32, 300, Gelu),
+        weights(Format::F32, Precision::Bf16, 300, Add),
+        weights(Format::F32, Precision::F32, 300, QuickGelu),
+    ]
+};
 /// How many of these are packed.
-const PACKED: usize = 2;
+const PACKED: usize = 4;
 /// Tokens of an attention, a few more than the kernels sum apart, and those of them that are not asked for.
 const TOKENS: usize = 270;
 const CACHED: usize = 240;
@@ -120,8 +141,8 @@ fn try_kernels(gpu: &Gpu) -> Result<Found, BackendError> {
     let failed = |reason: String| BackendError::Device { reason };
     let cpu = Cpu::new(&CpuOptions { threads: Some(1), level: None }).map_err(|e| failed(e.to_string()))?;
     gpu.device.use_units(false);
-    let by_dot4 = results(gpu)?;
-    let mut wrong = first_wrong(&by_dot4, &results(&cpu)?);
+    let by_dot4 = results(gpu, &hold_of(gpu))?;
+    let mut wrong = first_wrong(&by_dot4, &results(&cpu, &|_| ())?);
     let has_units = gpu.device.units.is_some();
     if has_units && wrong.is_none() {
         gpu.device.use_units(true);
@@ -131,11 +152,15 @@ fn try_kernels(gpu: &Gpu) -> Result<Found, BackendError> {
     Ok(Found { wrong, bits_differ: first_that_differs(&by_dot4), times })
 }
 
+fn hold_of(gpu: &Gpu) -> impl Fn(Option<u64>) {
+    |work_max| gpu.device.pace.hold(work_max)
+}
+
 /// The first operation that matrix units give other bits than integer products do, by tiles of either size.
 fn first_wrong_by_units(gpu: &Gpu, by_dot4: &[Outcome]) -> Result<Option<String>, BackendError> {
     let by_tiles = |side| {
         gpu.device.use_side(Some(side));
-        let results = many_rows(gpu);
+        let results = many_rows(gpu, &hold_of(gpu));
         gpu.device.use_side(None);
         Ok(first_other(by_dot4, &results?))
     };
@@ -200,16 +225,17 @@ fn of_rows(rows: usize) -> String {
     format!("of {rows} row{}", if rows == 1 { "" } else { "s" })
 }
 
-fn results<B: Backend>(backend: &B) -> Result<Vec<Outcome>, BackendError> {
+fn results<B: Backend>(backend: &B, hold: Hold<'_>) -> Result<Vec<Outcome>, BackendError> {
     let mut results = Vec::new();
     for rows in FEW_ROWS {
         results.extend(products(backend, &WEIGHTS, rows)?);
     }
     results.push(gated(backend, 1, GATED[0])?);
-    results.push(gated(backend, 3, GATED[1])?);
-    results.push(normed(backend, 3)?);
+    results.push(gated(backend, FEW_ROWS[2], GATED[1])?);
+    results.push(normed(backend, FEW_ROWS[2])?);
     results.extend(products(backend, &WEIGHTS[PACKED..], MANY_ROWS)?);
-    results.extend(many_rows(backend)?);
+    results.extend(tiled(backend, &WEIGHTS[PACKED..], hold)?);
+    results.extend(many_rows(backend, hold)?);
     let once =
         |what: &str, values| Outcome { what: what.to_owned(), how: String::new(), is_exact: true, values };
     results.push(once("a norm", norm(backend)?));
@@ -223,8 +249,9 @@ fn results<B: Backend>(backend: &B) -> Result<Vec<Outcome>, BackendError> {
 }
 
 /// What matrix units do where a card has them.
-fn many_rows<B: Backend>(backend: &B) -> Result<Vec<Outcome>, BackendError> {
+fn many_rows<B: Backend>(backend: &B, hold: Hold<'_>) -> Result<Vec<Outcome>, BackendError> {
     let mut results = products(backend, &WEIGHTS[..PACKED], MANY_ROWS)?;
+    results.extend(tiled(backend, &WEIGHTS[..PACKED], hold)?);
     for format in [Format::Q8, Format::Q4] {
         results.push(large_sums(backend, format)?);
     }
@@ -284,26 +311,45 @@ fn recurring(format: Format, k: usize) -> MatrixSource {
     MatrixSource { bytes: Bytes::from(bytes), k, ..source }
 }
 
+/// What a product with these is called.
+fn product_with(weights: &Weights) -> String {
+    let Weights { format, precision, epilogue, .. } = weights;
+    let arithmetic = if format.is_packed() { String::new() } else { format!(" in {precision:?}") };
+    let added = if *epilogue == Epilogue::Add { ", added," } else { "" };
+    format!("a {format:?} product{arithmetic}{added}")
+}
+
 /// Products of `rows` rows with each of these.
 fn products<B: Backend>(backend: &B, weights: &[Weights], rows: usize) -> Result<Vec<Outcome>, BackendError> {
-    let product = |&Weights { format, precision, k }: &Weights| {
-        let is_exact = format.is_packed();
-        let arithmetic = if is_exact { String::new() } else { format!(" in {precision:?}") };
+    let outcome = |weights: &Weights| {
+        let &Weights { format, precision, k, epilogue } = weights;
         let source = MatrixSource { precision, ..recurring(format, k) };
         let mut x = numbers(rows * k, 3);
         for row in x.chunks_exact_mut(k) {
             // outliers: two of one group, and one
             (row[5], row[7], row[k - 3]) = (60.0, -55.0, 50.0);
         }
-        let values = product(backend, source, &x, Epilogue::QuickGelu)?;
-        Ok(Outcome {
-            what: format!("a {format:?} product{arithmetic}"),
-            how: of_rows(rows),
-            is_exact,
-            values,
-        })
+        let values = product(backend, source, &x, epilogue)?;
+        Ok(Outcome { what: product_with(weights), how: of_rows(rows), is_exact: format.is_packed(), values })
     };
-    weights.iter().map(product).collect()
+    weights.iter().map(outcome).collect()
+}
+
+/// Products of several tiles in either direction, of which one dispatch makes some.
+fn tiled<B: Backend>(backend: &B, weights: &[Weights], hold: Hold<'_>) -> Result<Vec<Outcome>, BackendError> {
+    let [rows, n] = TILED;
+    let outcome = |weights: &Weights| {
+        let &Weights { format, precision, epilogue, .. } = weights;
+        let k = TILED_K[usize::from(!format.is_packed())];
+        let source = MatrixSource { precision, ..matrix(format, n, k, &numbers(n * k, 21)) };
+        let values = product(backend, source, &numbers(rows * k, 22), epilogue)?;
+        let what = format!("{} in tiles", product_with(weights));
+        Ok(Outcome { what, how: of_rows(rows), is_exact: true, values })
+    };
+    hold(Some((TILED_AT_ONCE * n * TILED_K[0]) as u64));
+    let outcomes = weights.iter().map(outcome).collect();
+    hold(None);
+    outcomes
 }
 
 /// A product whose sums are as large as those of a group can be, and odd: a matrix unit that adds with fewer bits rounds them.
@@ -322,10 +368,11 @@ fn product<B: Backend>(
     x: &[f32],
     epilogue: Epilogue,
 ) -> Result<Vec<f32>, BackendError> {
-    let k = source.k;
+    let (n, k) = (source.n, source.k);
     let weight = backend.linear_weight(source)?;
     let x = tensor(backend, x, k)?;
-    let mut out = backend.tensor(backend.shape(&x).0, N)?;
+    // what is there before, for a sum
+    let mut out = tensor(backend, &numbers(backend.shape(&x).0 * n, 23), n)?;
     backend.linear(&x, &weight, epilogue, &mut out);
     values(backend, &out)
 }
@@ -449,8 +496,8 @@ mod tests {
     #[test]
     fn the_processor_agrees_with_itself_and_a_wrong_value_is_seen() {
         let cpu = Cpu::new(&CpuOptions { threads: Some(1), level: None }).unwrap();
-        let right = results(&cpu).unwrap();
-        assert_eq!(right.len(), 51);
+        let right = results(&cpu, &|_| ()).unwrap();
+        assert_eq!(right.len(), 69);
         assert_eq!(first_wrong(&right, &right), None);
         for Outcome { what, how, values: right, .. } in &right {
             assert!(are_close(right, right), "{what} {how}");
@@ -486,25 +533,29 @@ mod tests {
         let Some(gpu) = card_with(&GpuOptions { use_units: UseUnits::Never, ..GpuOptions::default() }) else {
             return;
         };
-        let mut right = results(&gpu).unwrap();
+        let mut right = results(&gpu, &hold_of(&gpu)).unwrap();
         assert_eq!(first_that_differs(&right), None);
         let differs = |all: &mut [Outcome], name, at| off_by_a_bit(all, name, at, first_that_differs);
         for (name, at, told) in [
             ("a Q8 product of 1 row", 63, "a Q8 product of 1 row and of 2 rows"),
-            ("a Q4 product of 20 rows", 2 * 64 + 5, "a Q4 product of 3 rows and of 20 rows"),
-            ("a norm before a product of 20 rows", 7, "a norm before a product of 3 rows and of 20 rows"),
+            ("a Q4 product of 20 rows", 2 * 64 + 5, "a Q4 product of 6 rows and of 20 rows"),
+            ("a norm before a product of 20 rows", 7, "a norm before a product of 6 rows and of 20 rows"),
             ("a product of 64 gates of 20 rows", 7, "a product of 64 gates of 1 row and of 20 rows"),
             ("attention over Q8 keys in parts", 29 * 192, "attention over Q8 keys at once and in parts"),
         ] {
             assert_eq!(differs(&mut right, name, at), Some(told.to_owned()));
         }
         // what other rows hold is nobody's promise, nor is what dense kernels sum in orders of their own
-        assert_eq!(differs(&mut right, "a Q8 product of 20 rows", 3 * 64), None);
-        assert_eq!(differs(&mut right, "a Bf16 product in F32 of 20 rows", 0), None);
+        assert_eq!(differs(&mut right, "a Q8 product of 20 rows", 6 * 64), None);
+        assert_eq!(differs(&mut right, "a Bf16 product in F32, added, of 20 rows", 0), None);
         // as matrix units that round their sums would
-        let mut units = many_rows(&gpu).unwrap();
+        let mut units = many_rows(&gpu, &hold_of(&gpu)).unwrap();
         assert_eq!(first_other(&right, &units), None);
-        for outcome in ["a Q4 product of large sums of 20 rows", "a Q8 product of 20 rows"] {
+        for outcome in [
+            "a Q4 product of large sums of 20 rows",
+            "a Q8 product of 20 rows",
+            "a Q8 product, added, in tiles of 270 rows",
+        ] {
             let found = off_by_a_bit(&mut units, outcome, 1000, |units| first_other(&right, units));
             assert_eq!(found, Some(format!("{outcome}, bit for bit")));
         }

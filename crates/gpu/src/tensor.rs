@@ -37,7 +37,15 @@ impl Gpu {
     ) -> Result<(), BackendError> {
         let bytes = value_bytes(rows, cols);
         if bytes as u64 > tensor.buffer.size() {
-            tensor.buffer = self.recorder().new_buffer(&self.device, bytes)?;
+            tensor.buffer = match self.device.buffer(bytes) {
+                // the smaller one goes, for there is no room for both; where there is none for the larger alone, nothing is left
+                Err(BackendError::OutOfMemory { .. }) if bytes as u64 <= self.device.binding_bytes_max => {
+                    tensor.buffer = self.device.buffer(0)?;
+                    tensor.rows = 0;
+                    self.recorder().new_buffer(&self.device, bytes)?
+                }
+                buffer => buffer?,
+            };
         }
         (tensor.rows, tensor.cols) = (rows, cols);
         Ok(())

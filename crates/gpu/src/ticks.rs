@@ -3,8 +3,7 @@
 
 use crate::buffer::Buffer;
 use crate::device::Device;
-use crate::kernel::Kernel;
-use crate::recorder::bind;
+use crate::pipelines::Compiled;
 use phi3v_kernels::BackendError;
 
 const WORD_BYTES: u64 = 4;
@@ -23,13 +22,21 @@ impl Ticks {
         Ok(Self { done: device.buffer(16)?, readback: device.buffer_for(16, usage)?, sent: 0 })
     }
 
-    /// Ends a submission, whose last kernel wrote `last`.
-    pub(crate) fn end(&mut self, device: &Device, encoder: &mut wgpu::CommandEncoder, last: &wgpu::Buffer) {
-        let tick = device.pipelines.get(&device.raw, Kernel::Tick);
-        let group = bind(device, &tick.layout, &[self.done.raw(), last]);
+    /// The buffer that the kernel counts in.
+    pub(crate) fn done(&self) -> &Buffer {
+        &self.done
+    }
+
+    /// Ends a submission, by the kernel and what it binds: [`done`](Self::done) and what the last kernel wrote.
+    pub(crate) fn end(
+        &mut self,
+        encoder: &mut wgpu::CommandEncoder,
+        tick: &Compiled,
+        group: &wgpu::BindGroup,
+    ) {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         pass.set_pipeline(&tick.pipeline);
-        pass.set_bind_group(0, &group, &[]);
+        pass.set_bind_group(0, group, &[]);
         pass.dispatch_workgroups(1, 1, 1);
         drop(pass);
         encoder.copy_buffer_to_buffer(self.done.raw(), 0, self.readback.raw(), 0, WORD_BYTES);

@@ -17,15 +17,17 @@ pub(crate) struct Trial {
 }
 
 impl Trial {
-    /// Begins a trial whose result will be kept at `result`; None where another program is at it, or nothing can be kept there.
+    /// Begins a trial whose result will be kept at `result`; None where another program is at it, or
+    /// nothing can be kept or locked there.
     pub(crate) fn begin(result: &Path) -> Option<Self> {
         let path = result.with_added_extension("trial");
         std::fs::create_dir_all(path.parent()?).ok()?;
         // Windows locks no file that is open for appending alone
         let mut file = OpenOptions::new().create(true).read(true).append(true).open(&path).ok()?;
-        // without locks, which not every file system has, two trials at once count as two
-        if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
-            return None;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return None,
+            Err(TryLockError::Error(_)) => return Self::uncounted(&path),
         }
         // a byte each
         let failures = file.metadata().ok()?.len();
@@ -33,6 +35,13 @@ impl Trial {
         // a driver may take the whole machine with it
         let _ = file.sync_all();
         Some(Self { path, failures, _file: file })
+    }
+
+    /// Where the file system has no locks: programs that begin together would take each other for failures, and the card be left alone
+    /// for good, so nothing is counted.
+    fn uncounted(path: &Path) -> Option<Self> {
+        let _ = std::fs::remove_file(path);
+        None
     }
 
     /// Whether the card is not to be tried again.
@@ -65,6 +74,9 @@ mod tests {
         third.end();
         assert_eq!(std::fs::read_dir(result.parent().unwrap()).unwrap().count(), 0);
         assert!(!begin().unwrap().is_last());
+        // nor is a file system without locks, on which nothing is left
+        let path = result.with_added_extension("trial");
+        assert!(path.exists() && Trial::uncounted(&path).is_none() && !path.exists());
         // a folder that cannot be is no hindrance
         std::fs::write(&result, "").unwrap();
         assert!(Trial::begin(&result.join("below a file")).is_none());

@@ -205,6 +205,26 @@ fn a_buffer_waits_for_the_memory_of_one_that_was_dropped() {
     assert_eq!(last, [1.0; 1024]);
 }
 
+#[test]
+fn a_tensor_that_grows_gives_its_memory_for_it() {
+    const ROWS: usize = 3000;
+    let limit = Some(30 << 20);
+    let Some(gpu) = card_with(&GpuOptions { memory_bytes_max: limit, ..GpuOptions::default() }) else {
+        return;
+    };
+    // 12 MB, while the card is busy with it, and then 18, for which there is room without the smaller one alone
+    let mut x = gpu.tensor(ROWS, 1024).unwrap();
+    gpu.add(&tensor(&gpu, &[1.0; 1024], 1024), &mut x);
+    gpu.reshape(&mut x, 9, ROWS * 170).unwrap();
+    assert_eq!(gpu.shape(&x), (9, ROWS * 170));
+    // where there is no room at all, nothing is left of it, and it can be given a shape again
+    assert!(matches!(gpu.reshape(&mut x, ROWS, 4096), Err(BackendError::OutOfMemory { .. })));
+    assert_eq!(gpu.shape(&x).0, 0);
+    gpu.reshape(&mut x, 1, 1024).unwrap();
+    gpu.upload(&[2.0; 1024], 0, &mut x);
+    assert_eq!(values(&gpu, &x).unwrap(), [2.0; 1024]);
+}
+
 /// As norms, weights and pictures come: each needs 12 MB, and as much again until it is copied, which what was dropped gives.
 #[test]
 fn what_is_sent_waits_for_the_memory_of_what_was_dropped() {

@@ -13,7 +13,7 @@ use crate::{Bytes, Format};
 use std::ops::Range;
 
 /// Why a device could not do what was asked: no memory, a fault of its own, or an impossible matrix.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BackendError {
     /// The device has no room for another buffer.
     #[error("the device has no room for another {bytes} bytes")]
@@ -362,7 +362,7 @@ pub trait Backend: Send + Sync {
     /// [`BackendError::OutOfMemory`].
     fn vector(&self, values: &[f32]) -> Result<Self::Vector, BackendError>;
 
-    /// Returns a pool with room for `blocks` blocks; memory is allocated when blocks are first used.
+    /// Returns a pool with room for `blocks` blocks. The device allocates the memory at once, or as blocks are first used.
     ///
     /// # Errors
     /// [`BackendError::OutOfMemory`].

@@ -1,8 +1,8 @@
 //! What a model will take of the machine's memory, told before anything is loaded.
 //!
 //! The weights are mapped, so they count against what is *available* (free, or page cache that can be given back)
-//! whether they are in the page cache already or not. The KV cache is counted whole, though its memory is taken only
-//! as it is used: a context that is promised must not fail half-way through an answer.
+//! whether they are in the page cache already or not. The KV cache is counted whole, though the processor takes
+//! its memory only as it is used (a card takes all at once): a context that is promised must not fail half-way through an answer.
 
 mod groups;
 

@@ -77,7 +77,7 @@ pub(super) fn automatic(options: &DeviceOptions, tell: &mut dyn FnMut(&str)) -> 
     first_worth(candidates, |gpu| is_faster(gpu, options), tell).map(Device::Gpu)
 }
 
-/// The first card that is worth it: one with memory of its own or of Apple's is, one that shares the processor's, or of which
+/// The first card that is worth it: one with memory of its own or of Apple's processors is, one that shares the processor's, or of which
 /// its driver does not tell, where it is the faster of the two; never one in software. A card that cannot be used is told of
 /// and the next one tried.
 fn first_worth<T, F: FnOnce() -> Result<T, GpuError>>(
@@ -85,24 +85,33 @@ fn first_worth<T, F: FnOnce() -> Result<T, GpuError>>(
     is_faster: impl Fn(&T) -> bool,
     tell: &mut dyn FnMut(&str),
 ) -> Option<T> {
-    let mut failed: Option<String> = None;
+    let mut failed: Option<GpuError> = None;
     for Candidate { name, kind, open } in candidates.filter(|card| card.kind != AdapterKind::Software) {
-        let certain = kind == AdapterKind::Discrete || cfg!(target_vendor = "apple");
+        let certain = kind == AdapterKind::Discrete || ARE_APPLES;
         match open() {
             Ok(card) if certain || is_faster(&card) => {
                 if let Some(error) = failed {
-                    tell(&format!("{error}, so {name} runs the model"));
+                    tell(&told(&error, &name));
                 }
                 return Some(card);
             }
             Ok(_) => {}
-            Err(error) => failed = failed.or(Some(error.to_string())),
+            Err(error) => failed = failed.or(Some(error)),
         }
     }
     if let Some(error) = failed {
-        tell(&format!("{error}, so the processor runs the model"));
+        tell(&told(&error, "the processor"));
     }
     None
+}
+
+/// Whether cards that share the processor's memory are Apple's own: Macs with Intel's processors have Intel's.
+const ARE_APPLES: bool = cfg!(all(target_vendor = "apple", target_arch = "aarch64"));
+
+/// What is said of a card that cannot be used, in whose place `other` is.
+fn told(error: &GpuError, other: &str) -> String {
+    let again = error.again().map(|again| format!("; {again}")).unwrap_or_default();
+    format!("{error}, so {other} runs the model{again}")
 }
 
 /// Whether the first token will come sooner than by the processor: it takes as long as products of many rows do.
@@ -208,13 +217,23 @@ mod tests {
     }
 
     #[test]
+    fn a_card_that_is_not_tried_again_is_told_of_with_the_file_that_keeps_it_from_that() {
+        let kept = Some("/cache/a card.self-test".into());
+        let (name, what) = ("Wrong".to_owned(), "its driver crashed twice".to_owned());
+        let line = told(&GpuError::SelfTest { name, what, kept }, "the processor");
+        let all = "Wrong computes wrongly (its driver crashed twice), so the processor runs the model; \
+                   delete /cache/a card.self-test to have the card tried again";
+        assert_eq!(line, all);
+    }
+
+    #[test]
     fn what_shares_the_processors_memory_must_be_faster_and_software_is_never_opened() {
         use AdapterKind::{Discrete, Integrated, Other, Software};
         assert_eq!(chosen(&[("Lavapipe", Software, Is::Faster)]), (None, vec![], vec![]));
         assert_eq!(chosen(&[("Card", Discrete, Is::Slower)]), (Some("Card"), vec!["Card"], vec![]));
         for kind in [Integrated, Other] {
             assert_eq!(chosen(&[("Part", kind, Is::Faster)]), (Some("Part"), vec!["Part"], vec![]));
-            if cfg!(not(target_vendor = "apple")) {
+            if !ARE_APPLES {
                 assert_eq!(chosen(&[("Part", kind, Is::Slower)]), (None, vec!["Part"], vec![]));
                 let two = [("Part", kind, Is::Slower), ("Next", kind, Is::Faster)];
                 assert_eq!(chosen(&two), (Some("Next"), vec!["Part", "Next"], vec![]));

@@ -1,0 +1,74 @@
+//! What went wrong in operations that return no error, until it is told.
+
+use phi3v_kernels::BackendError;
+use std::thread::{self, ThreadId};
+
+/// Errors of operations that could not return them, and who heard of them. Who waits next need not be whose operation it was, where
+/// threads share a card: that thread hears in any case, for what it reads was not written, and each other that waits before it does
+/// once, for it may go on with what that one began.
+#[derive(Default)]
+pub(crate) struct Failures(Vec<Failed>);
+
+struct Failed {
+    error: BackendError,
+    /// Whose operation it was.
+    of: ThreadId,
+    /// Others who heard of it.
+    told: Vec<ThreadId>,
+}
+
+impl Failures {
+    /// Keeps the first error of this thread until it is told.
+    pub(crate) fn keep(&mut self, error: BackendError) {
+        let of = thread::current().id();
+        if self.0.iter().all(|failed| failed.of != of) {
+            self.0.push(Failed { error, of, told: Vec::new() });
+        }
+    }
+
+    /// What this thread is to be told now that it waits.
+    pub(crate) fn told(&mut self) -> Option<BackendError> {
+        let thread = thread::current().id();
+        if let Some(own) = self.0.iter().position(|failed| failed.of == thread) {
+            return Some(self.0.remove(own).error);
+        }
+        let failed = self.0.iter_mut().find(|failed| !failed.told.contains(&thread))?;
+        failed.told.push(thread);
+        Some(failed.error.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn full(bytes: usize) -> BackendError {
+        BackendError::OutOfMemory { bytes }
+    }
+
+    /// What another thread does.
+    fn beside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+        thread::scope(|scope| scope.spawn(work).join().unwrap())
+    }
+
+    #[test]
+    fn an_error_is_told_to_the_thread_whose_it_is_whoever_waits_first() {
+        let mut failures = Failures::default();
+        assert_eq!(failures.told(), None);
+        failures.keep(full(1));
+        failures.keep(full(2));
+        assert_eq!(beside(|| failures.told()), Some(full(1)));
+        assert_eq!((failures.told(), failures.told()), (Some(full(1)), None));
+        assert_eq!(beside(|| failures.told()), None);
+    }
+
+    #[test]
+    fn who_goes_on_with_what_another_thread_began_hears_of_it_once() {
+        let mut failures = Failures::default();
+        beside(|| failures.keep(full(1)));
+        // whose thread never asks
+        assert_eq!((failures.told(), failures.told()), (Some(full(1)), None));
+        failures.keep(full(2));
+        assert_eq!((failures.told(), failures.told()), (Some(full(2)), None));
+    }
+}
