@@ -4,6 +4,8 @@ use crate::error::CliError;
 use crate::hub::{ModelName, ModelSource};
 use crate::paths::{folded, folder_of, lead_to_one_place};
 use phi3v::files::{Existing, NewFile};
+use phi3v::weights::quantized::ATTACHED;
+use phi3v::weights::shards::{INDEX_FILE, SINGLE_FILE};
 use std::borrow::Cow;
 use std::path::Path;
 
@@ -71,13 +73,14 @@ pub fn source_of(model: &str) -> ModelSource {
     }
 }
 
-/// Whether `out` is a file that the model consists of.
+/// Whether `out` is a file that the model consists of, or would be read as one if it were there.
 #[must_use]
 pub fn is_part_of(model: &ModelSource, out: &Path) -> bool {
     let ModelSource::Folder(model) = model else { return false };
     let name = out.file_name().map(folded).unwrap_or_default();
-    let name = name.to_string_lossy();
-    let in_folder = out.exists() && lead_to_one_place(folder_of(out), model);
+    let is_read = || ATTACHED.iter().chain(&[SINGLE_FILE, INDEX_FILE]).any(|read| name == folded(read));
+    let is_like_a_part = |name: &str| name.starts_with("model") || name.ends_with(".json");
     model.is_file() && lead_to_one_place(out, model)
-        || in_folder && (name.starts_with("model") || name.ends_with(".json"))
+        || lead_to_one_place(folder_of(out), model)
+            && (is_read() || out.exists() && is_like_a_part(&name.to_string_lossy()))
 }

@@ -58,8 +58,11 @@ pub fn open(
                 "note: the weights are quantized to {name} first, which is done once; {folder} keeps the result"
             );
         }
-        let target = Target { quant, out: &path, existing: Existing::Replace };
-        match write(source, &checkpoint, target, given_up) {
+        // what another process has put there meanwhile may be in use, and taking it away from its reader be noticed
+        let is_new = std::fs::symlink_metadata(&path).is_err();
+        let existing = if is_new { Existing::Keep } else { Existing::Replace };
+        match write(source, &checkpoint, Target { quant, out: &path, existing }, given_up) {
+            Err(CliError::Exists { .. }) if is_new => told = true,
             Err(CliError::Busy { .. }) => {
                 if !told {
                     note!("note: waiting for another process that does it already");
@@ -197,8 +200,10 @@ pub fn write(
     interrupt.end_answer();
     bar.clear();
     match written {
-        // pressed while the file was put on the disk, or another process was found at work
-        Ok(()) | Err(ConvertError::File(WriteError::Busy { .. })) if stopped => Err(CliError::Interrupted),
+        // pressed while the file was put on the disk, or another process was found at work or to have ended it
+        Ok(()) | Err(ConvertError::File(WriteError::Busy { .. } | WriteError::Exists { .. })) if stopped => {
+            Err(CliError::Interrupted)
+        }
         Err(ConvertError::File(error)) => Err(CliError::written(error, needed)),
         written => Ok(written.map_err(phi3v::Error::from)?),
     }

@@ -14,7 +14,7 @@ use phi3v::memory::{MemoryError, MemoryPlan, MemoryRequest};
 use phi3v::model::Phi3V;
 use phi3v::tokenizer::Tokenizer;
 use phi3v::weights::convert;
-use phi3v_kernels::{Backend, Processor};
+use phi3v_kernels::{Backend, DeviceMemory, Processor};
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -362,6 +362,18 @@ impl Opened {
         })
     }
 
+    /// Whether the model lies where nothing else of the program does.
+    fn is_in_own_memory(&self) -> bool {
+        matches!(self.device.memory(), DeviceMemory::Own { .. })
+    }
+
+    /// Bytes that the plan leaves for the bodies and pictures of a server's requests; None where nobody tells.
+    #[must_use]
+    pub fn input_bytes_left(&self) -> Option<u64> {
+        let plan = self.plan.as_ref().ok().filter(|_| !self.is_in_own_memory())?;
+        Some(plan.available_bytes?.saturating_sub(plan.total_bytes()))
+    }
+
     /// Loads the model for a server, whose requests' bodies and pictures take up to `input_bytes`. Its KV cache holds as many
     /// answers as run together, as far as memory allows; the queue is the server's to bound.
     ///
@@ -369,8 +381,7 @@ impl Opened {
     /// As for [`load`](Self::load).
     pub fn load_for_server(self, model: &ModelArgs, input_bytes: u64) -> Result<Runtime, CliError> {
         let running_max = self.device.sizes().few_rows_max;
-        // a card has memory of its own
-        let input_bytes = if self.device.card().is_none() { input_bytes } else { 0 };
+        let input_bytes = if self.is_in_own_memory() { 0 } else { input_bytes };
         self.load_with(model, |plan, options| {
             // images of requests that wait take as much as those that are kept
             let beside = input_bytes.saturating_add(options.image_cache_bytes_max as u64);

@@ -27,6 +27,12 @@ pub enum CheckpointError {
         /// Name of the file.
         file: &'static str,
     },
+    /// The folder holds changes to a model, and no model.
+    #[error("{location} holds an adapter of a model and no whole checkpoint")]
+    Adapter {
+        /// Path of the folder.
+        location: String,
+    },
     /// The tokenizer makes ids for which the model has no embedding.
     #[error("tokenizer.json has ids up to {last}, and vocab_size in config.json is {vocab_size}")]
     Vocabulary {
@@ -57,6 +63,10 @@ impl CheckpointError {
             Self::NoFolder { .. } | Self::MissingFile { .. } => {
                 "give a folder with config.json, tokenizer.json, preprocessor_config.json and model*.safetensors"
             }
+            Self::Adapter { .. } => {
+                "merge it into the model that it was trained on, with merge_and_unload of peft, and give the folder where \
+                 that is saved"
+            }
             Self::Vocabulary { .. } => {
                 "the folder holds files of different models; fetch the checkpoint again"
             }
@@ -68,6 +78,9 @@ impl CheckpointError {
         Some(hint.to_owned())
     }
 }
+
+/// What peft writes beside the weights of an adapter.
+const ADAPTER_FILE: &str = "adapter_config.json";
 
 /// A model's configuration, tokenizer and weights, read and checked together; nothing large is read yet.
 #[derive(Debug)]
@@ -122,6 +135,18 @@ impl Checkpoint {
     /// # Errors
     /// [`CheckpointError`], naming the file that is missing or wrong.
     pub fn from_files(files: &Files) -> Result<Self, CheckpointError> {
+        Self::read(files).map_err(|error| match error {
+            CheckpointError::MissingFile { .. }
+            | CheckpointError::Weights(WeightsError::NoWeights { .. })
+                if matches!(files.get(ADAPTER_FILE), Ok(Some(_))) =>
+            {
+                CheckpointError::Adapter { location: files.location() }
+            }
+            error => error,
+        })
+    }
+
+    fn read(files: &Files) -> Result<Self, CheckpointError> {
         let mut settings = Settings::default();
         let config = settings.read(&required(files, "config.json")?, ModelConfig::from_json)?;
         let preprocessor = required(files, "preprocessor_config.json")?;
@@ -186,4 +211,30 @@ impl Settings {
 
 fn required(files: &Files, file: &'static str) -> Result<Bytes, CheckpointError> {
     files.get(file)?.ok_or_else(|| CheckpointError::MissingFile { location: files.location(), file })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_adapter_is_told_from_a_checkpoint_that_lacks_a_file() {
+        let whole = crate::demo::files();
+        let open = |names: &[&str]| {
+            let files = names.iter().map(|name| {
+                let bytes = whole.get(name).unwrap().unwrap_or_else(|| Bytes::from(b"{}".to_vec()));
+                ((*name).to_owned(), bytes)
+            });
+            let files = Files::Memory { name: "x".to_owned(), files: files.collect() };
+            Checkpoint::from_files(&files).map(|_| ()).map_err(|error| error.to_string())
+        };
+        let adapter = Err("x holds an adapter of a model and no whole checkpoint".to_owned());
+        let missing = Err("x is not a whole checkpoint: it has no config.json".to_owned());
+        let beside = ["config.json", "preprocessor_config.json", "tokenizer.json"];
+        assert_eq!(open(&["tokenizer.json"]), missing);
+        assert_eq!(open(&["tokenizer.json", ADAPTER_FILE]), adapter);
+        assert_eq!(open(&[&beside[..], &[ADAPTER_FILE]].concat()), adapter);
+        // trained on here, perhaps, and merged since
+        assert_eq!(open(&[&beside[..], &[ADAPTER_FILE, "model.safetensors"]].concat()), Ok(()));
+    }
 }

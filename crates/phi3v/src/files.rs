@@ -8,7 +8,7 @@ mod sync;
 mod sys;
 
 pub use locked::LockedFile;
-pub use new_file::{Existing, NewFile, WriteError, is_full, partial_path};
+pub use new_file::{Existing, NewFile, WriteError, is_full, partial_path, unique_name};
 pub use regular::{check_regular, open_in_place, open_regular, open_regular_with};
 pub use sync::{sync_all, sync_data};
 

@@ -6,7 +6,7 @@ mod common;
 
 use common::tolerances;
 use phi3v::checkpoint::{Checkpoint, CheckpointError};
-use phi3v::files::{Existing, Files, WriteError};
+use phi3v::files::{Existing, Files, WriteError, partial_path};
 use phi3v::weights::convert::{self, ConvertError, Progress, Target};
 use phi3v::weights::quantized::Quant;
 use phi3v::weights::table::{self, Role};
@@ -130,7 +130,7 @@ fn an_interrupted_run_leaves_what_was_there() {
     assert_eq!(std::fs::read_to_string(&out).unwrap(), "before");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing half-written");
     // what a killed run leaves is overwritten
-    std::fs::write(folder.path().join("out.safetensors.partial"), vec![7; 10_000_000]).unwrap();
+    std::fs::write(partial_path(&out), vec![7; 10_000_000]).unwrap();
     quantize(Quant::Q4, &out).unwrap();
     Checkpoint::open(&out).unwrap();
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
@@ -140,7 +140,7 @@ fn an_interrupted_run_leaves_what_was_there() {
 fn a_second_writer_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.safetensors");
-    let partial = std::fs::File::create(folder.path().join("out.safetensors.partial")).unwrap();
+    let partial = std::fs::File::create(partial_path(&out)).unwrap();
     partial.try_lock().unwrap();
     assert!(matches!(quantize(Quant::Q8, &out), Err(ConvertError::File(WriteError::Busy { .. }))));
 }

@@ -63,6 +63,9 @@ pub(super) fn run(args: &EvalArgs) -> Result<(), CliError> {
         return Err(CliError::QuantizedReference { name: checkpoint.name, quant: quant.name() });
     }
     let questions = questions(args, &checkpoint)?;
+    // what cannot be written is not worth the reference's answers
+    let open = |quant: &QuantChoice| Ok((*quant, candidate(&source, *quant)?));
+    let candidates = args.quant.iter().map(open).collect::<Result<Vec<_>, CliError>>()?;
     let answers = answers(args, &checkpoint, &questions)?;
     let mut report = Report {
         model: checkpoint.name.clone(),
@@ -71,16 +74,41 @@ pub(super) fn run(args: &EvalArgs) -> Result<(), CliError> {
         samples: questions.samples.len(),
         candidates: Vec::new(),
     };
-    for quant in &args.quant {
+    let compared = compare_all(args, &candidates, &questions, &answers, &mut report);
+    // what was found before one of them failed took its time
+    if compared.is_ok() || !report.candidates.is_empty() {
+        let text = if args.json { crate::report::json(&report) + "\n" } else { report.to_string() };
+        print(text).map_err(CliError::Output)?;
+    }
+    compared
+}
+
+/// Adds what each candidate makes of the reference's answers to the report, until one fails.
+fn compare_all(
+    args: &EvalArgs,
+    candidates: &[(QuantChoice, Checkpoint)],
+    questions: &Questions,
+    answers: &[Answer],
+    report: &mut Report,
+) -> Result<(), CliError> {
+    for (quant, checkpoint) in candidates {
         for kv in &args.kv {
-            let comparison = compare(args, &source, *quant, *kv, &questions, &answers)?;
+            let comparison = compare(args, (*quant, checkpoint), *kv, questions, answers)?;
             let [reference, perplexity] = comparison.perplexity();
             report.reference_perplexity = Some(reference);
             report.candidates.push(Outcome::new(*quant, *kv, &comparison, perplexity));
         }
     }
-    let text = if args.json { crate::report::json(&report) + "\n" } else { report.to_string() };
-    print(text).map_err(CliError::Output)
+    Ok(())
+}
+
+/// The model at `source` in that form, which is made if need be.
+fn candidate(source: &ModelSource, quant: QuantChoice) -> Result<Checkpoint, CliError> {
+    let checkpoint = runtime::open_source(source)?;
+    match quant.quant() {
+        Some(quant) => quantized::open(source, checkpoint, quant, &AtomicBool::new(false)),
+        None => Ok(checkpoint),
+    }
 }
 
 /// Every prompt about every picture.
@@ -156,19 +184,14 @@ fn answers(args: &EvalArgs, checkpoint: &Checkpoint, questions: &Questions) -> R
 /// What a candidate makes of the reference's answers.
 fn compare(
     args: &EvalArgs,
-    source: &ModelSource,
-    quant: QuantChoice,
+    (quant, checkpoint): (QuantChoice, &Checkpoint),
     kv: Kv,
     questions: &Questions,
     answers: &[Answer],
 ) -> Result<Comparison, CliError> {
-    let mut checkpoint = runtime::open_source(source)?;
-    if let Some(quant) = quant.quant() {
-        checkpoint = quantized::open(source, checkpoint, quant, &AtomicBool::new(false))?;
-    }
     let options = ModelOptions { kv_format: kv.format(), ..ModelOptions::BF16 };
     // of the reference's answers memory is taken already
-    let model = load(args, &checkpoint, options, questions, 1)?;
+    let model = load(args, checkpoint, options, questions, 1)?;
     // no overflow: the plan has compared the sum with the model's own limit
     let mut subject = Subject::new(&model, questions.prompt_max + args.max_new_tokens)?;
     let mut comparison = Comparison::default();

@@ -26,7 +26,7 @@ pub(super) fn run(args: &QuantizeArgs) -> Result<(), CliError> {
     let source = hub::resolve(&model, &HubOptions::from_env(), &mut *hub::for_stderr())?;
     let checkpoint = runtime::open_source(&source)?;
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from(default_name(&checkpoint.name, quant)));
-    if out.symlink_metadata().is_ok() {
+    if folder_of(&out).is_dir() {
         check_out(&out, existing, &source)?;
     }
     quantized::write(&source, &checkpoint, Target { quant, out: &out, existing }, &AtomicBool::new(false))?;

@@ -6,7 +6,7 @@ use crate::error::CliError;
 use crate::interrupt::Interrupt;
 use crate::runtime::{self, Runtime};
 use crate::server::guard::{Guard, KeyFileError};
-use crate::server::limits::Limits;
+use crate::server::limits::{BODIES_MIN, Limits};
 use crate::server::log_writer::{self, LogThread};
 use crate::server::state::ServedModel;
 use crate::server::{Loaded, ServeError, Server, ServerOptions, tls};
@@ -40,12 +40,13 @@ impl From<ServeError<CliError>> for CliError {
 /// The flags contradict each other, the address is in use, or the model cannot be loaded.
 pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     let _log = start_log(args.log_format);
-    let options = options(args)?;
+    let mut options = options(args)?;
     let num_crops = args.num_crops;
     // requests may ask for high detail
     let tiles_max = move |own| num_crops.unwrap_or(own).max(NUM_CROPS_HIGH);
     let opened = runtime::open(&args.model, &args.context, tiles_max)?.fitting()?;
     opened.tell_demo();
+    options.limits.bound_input(opened.input_bytes_left());
     let (model, input_bytes) = (args.model.clone(), options.limits.input_bytes_max as u64);
     let scheme = if options.tls.is_some() { "https" } else { "http" };
     let open_to_all = !options.guard.has_keys() && !args.host.is_loopback();
@@ -146,7 +147,7 @@ fn limits(args: &LimitArgs) -> Limits {
         queue_max: usize::from(args.queue),
         connections_max: usize::from(args.connections),
         body_bytes_max,
-        input_bytes_max: default.input_bytes_max.max(4 * body_bytes_max),
+        input_bytes_max: default.input_bytes_max.max(BODIES_MIN * body_bytes_max),
         images_max: usize::from(args.images),
         max_tokens_max: args.max_tokens as usize,
         max_tokens_default: default.max_tokens_default.min(args.max_tokens as usize),

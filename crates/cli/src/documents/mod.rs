@@ -18,6 +18,6 @@ pub use choice::PageChoice;
 pub use drawer::{Document, DrawLimits, Drawer, HostProgram, draw_by_host};
 pub use error::DocumentError;
 pub use open::{OpenFile, OpenFiles};
-pub use pages::{CountedPages, Kind, Page, Pages, Reading, count_pages};
+pub use pages::{CountedPages, Kind, Page, Pages, Reading, count_pages, is_for_drawer};
 pub use process::{output_of, private_folder};
 pub use video::FrameChoice;

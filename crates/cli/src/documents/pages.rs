@@ -148,11 +148,7 @@ impl Reading {
     /// The picture that a file is. What can end the process that decodes it, or keep it for long, is left to another.
     fn picture(&self, bytes: &[u8]) -> Result<RgbImage, DocumentError> {
         let Self { mode, limits, .. } = self;
-        let format = if cfg!(feature = "avif") && image::is_avif(bytes) {
-            "AVIF"
-        } else if cfg!(feature = "heic") && image::is_heic(bytes) {
-            "HEIC"
-        } else {
+        let Some(format) = format_of_drawer(bytes) else {
             return Ok(image::decode(bytes, *mode, limits)?);
         };
         limits.check_bytes(bytes.len())?;
@@ -161,6 +157,21 @@ impl Reading {
 
     fn pages(&self, content: Content, left: Vec<usize>) -> Pages {
         Pages { content, reading: self.clone(), left: left.into_iter() }
+    }
+}
+
+/// Whether another process draws or decodes the file, in this build.
+#[must_use]
+pub fn is_for_drawer(bytes: &[u8]) -> bool {
+    is_drawn(bytes) || format_of_drawer(bytes).is_some()
+}
+
+/// The format of a picture that another process decodes, in this build.
+fn format_of_drawer(bytes: &[u8]) -> Option<&'static str> {
+    match () {
+        () if cfg!(feature = "avif") && image::is_avif(bytes) => Some("AVIF"),
+        () if cfg!(feature = "heic") && image::is_heic(bytes) => Some("HEIC"),
+        () => None,
     }
 }
 

@@ -15,11 +15,9 @@ use crate::disk;
 use crate::identity::{is_noted, note_right};
 use crate::paths::noted_text;
 use crate::sys::link_blob;
-use phi3v::files::{LockedFile, open_in_place};
+use phi3v::files::{LockedFile, open_in_place, unique_name};
 use std::fs::{self, OpenOptions};
-use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// One repository's part of the cache.
@@ -67,7 +65,7 @@ impl RepoCache {
         }
         create_parent(&path)?;
         // renamed into place, so that a reader never sees half a commit
-        let new = self.repo().join(format!("ref.{}", unique()));
+        let new = self.repo().join(format!("ref.{}", unique_name()));
         fs::write(&new, commit).map_err(|source| HubError::writing(&new, commit.len() as u64, source))?;
         fs::rename(&new, &path).map_err(|source| HubError::io(&path, source))
     }
@@ -165,7 +163,7 @@ impl RepoCache {
             return Ok(path);
         }
         create_parent(&path)?;
-        let new = self.snapshot_dir(commit).join(format!(".{}.{}", file.name, unique()));
+        let new = self.snapshot_dir(commit).join(format!(".{}.{}", file.name, unique_name()));
         let io = |source| HubError::io(&path, source);
         link_blob(&blob, &new).map_err(io)?;
         fs::rename(&new, &path).map_err(io)?;
@@ -178,14 +176,6 @@ fn noted(path: &Path) -> Option<String> {
     /// More than a commit and a line break.
     const BYTES_MAX: u64 = 100;
     Some(noted_text(path, BYTES_MAX)?.trim().to_owned())
-}
-
-/// A part of a file name that no other thread of any process uses. Processes of containers that share the cache may
-/// have the same number, so chance decides.
-fn unique() -> String {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let random = RandomState::new().hash_one(std::process::id());
-    format!("{random:016x}-{}", COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 fn create_parent(path: &Path) -> Result<(), HubError> {

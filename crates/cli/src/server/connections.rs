@@ -104,6 +104,11 @@ impl Connection {
         self.state().unread = true;
     }
 
+    /// Whether a whole request has come, and its answer has not gone yet.
+    pub(super) fn is_answering(&self) -> bool {
+        self.state().phase == Phase::Answering
+    }
+
     /// Resolves when the connection has to end.
     pub(super) async fn has_to_go(&self) {
         self.gives_way.notified().await;

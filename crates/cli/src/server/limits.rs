@@ -10,6 +10,9 @@ use tokio::time::Instant;
 
 const MIB: usize = 1 << 20;
 
+/// Bodies of the largest size that fit into the input of all requests, at least.
+pub const BODIES_MIN: usize = 4;
+
 /// Bounds on requests, connections, memory and time, so that no client can take the server from others.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -86,6 +89,12 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Holds the input of all requests to what the machine has `left` beside the model, as far as some bodies still fit.
+    pub fn bound_input(&mut self, left: Option<u64>) {
+        let left = left.and_then(|left| usize::try_from(left).ok()).unwrap_or(usize::MAX);
+        self.input_bytes_max = self.input_bytes_max.min(left.max(BODIES_MIN * self.body_bytes_max));
+    }
+
     /// The bounds that hold for the file of a picture, wherever it comes from.
     pub fn sources(&self) -> SourceLimits {
         SourceLimits {
@@ -171,4 +180,20 @@ pub fn draining() -> ApiError {
     ApiError::new(Code::Draining, "the server is shutting down")
         .hint(hints::load::AFTER_RESTART)
         .retry_after(Duration::from_secs(10))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn input_takes_what_the_model_leaves_and_some_bodies_always_fit() {
+        let bounded = |left| {
+            let mut limits = Limits { body_bytes_max: 32 * MIB, ..Limits::default() };
+            limits.bound_input(left);
+            limits.input_bytes_max / MIB
+        };
+        assert_eq!([None, Some(u64::MAX), Some(2 << 30)].map(bounded), [1024; 3]);
+        assert_eq!([Some(500 << 20), Some(100 << 20), Some(0)].map(bounded), [500, 128, 128]);
+    }
 }

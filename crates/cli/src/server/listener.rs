@@ -2,7 +2,7 @@
 
 use super::connections::{Connection, Connections, NotedBody, Place};
 use super::limits::Limits;
-use super::stream::{BadHeads, Watched};
+use super::stream::{BadHeads, Socket, Watched};
 use axum::Router;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -27,6 +27,9 @@ const PLACE_RETRY: Duration = Duration::from_millis(10);
 
 /// Time between two looks, while the server ends, at which connections need not be waited for.
 const END_STEP: Duration = Duration::from_millis(100);
+
+/// Time between two looks at whether the client of a connection has left while it is answered.
+const LEFT_STEP: Duration = Duration::from_secs(1);
 
 /// What a connection is served with.
 #[derive(Clone)]
@@ -112,13 +115,26 @@ async fn accept(listener: &TcpListener, connections: &Arc<Connections>) -> io::R
 }
 
 async fn connection(serving: Serving, stream: TcpStream, place: Place, watcher: Watcher) {
+    let socket = Socket::new(stream);
     tokio::select! {
         () = place.connection.has_to_go() => tracing::debug!("an idle connection was ended"),
-        () = serve_one(&serving, stream, &place.connection, watcher) => {}
+        () = client_leaves(&socket, &place.connection) => tracing::debug!("a client left before its answer"),
+        () = serve_one(&serving, socket.clone(), &place.connection, watcher) => {}
     }
 }
 
-async fn serve_one(serving: &Serving, stream: TcpStream, connection: &Arc<Connection>, watcher: Watcher) {
+/// Resolves when the client ends its side while it is answered. Hyper, which takes that for the end of the connection too, does
+/// not see it behind bytes that follow the request.
+async fn client_leaves(socket: &Socket, connection: &Connection) {
+    loop {
+        tokio::time::sleep(LEFT_STEP).await;
+        if connection.is_answering() && socket.is_ended() {
+            return;
+        }
+    }
+}
+
+async fn serve_one(serving: &Serving, stream: Socket, connection: &Arc<Connection>, watcher: Watcher) {
     let limits = &serving.limits;
     let mut stream = TimeoutStream::new(Watched::new(stream, Arc::clone(connection)));
     stream.set_write_timeout(Some(limits.write_time_max));

@@ -88,7 +88,11 @@ pub(super) async fn with_images<T: Send + 'static>(
     make: impl FnOnce(&ServedModel, Vec<Document>, &Abandoned) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<(T, Budget), ApiError> {
     let (files, mut budget) = read_all(app, images, budget, times).await?;
-    let turns = if files.is_empty() { &app.texts } else { &app.decoders };
+    let turns = match &files[..] {
+        [] => &app.texts,
+        files if files.iter().any(|file| documents::is_for_drawer(&file.bytes)) => &app.drawers,
+        _ => &app.decoders,
+    };
     let turn = turns.take(budget.client()).await;
     let (app, model) = (Arc::clone(app), model.clone());
     blocking(move |abandoned| {
@@ -495,6 +499,45 @@ mod tests {
             Ok(())
         });
         assert_eq!(Times::start(&limits).within(work).await.unwrap_err().code, Code::DeadlineExceeded);
+    }
+
+    #[tokio::test]
+    async fn pictures_wait_for_no_documents() {
+        use base64::Engine as _;
+        let limits = limits::Limits::default();
+        let app =
+            Arc::new(App::new(limits, EngineHandle::new(1).0, Sources::data_urls_only(), Drawer::default()));
+        let read = |bytes: &[u8]| {
+            let url = format!(
+                "data:application/octet-stream;base64,{}",
+                base64::engine::general_purpose::STANDARD.encode(bytes)
+            );
+            let image = RequestImage { url, detail: Detail::Auto, pages: None, param: String::new() };
+            let (app, budget, times) = (Arc::clone(&app), app.budget([2; 32]), Times::start(&app.limits));
+            async move {
+                let images = Images { images: vec![image], ahead: None };
+                let pages = |_: &ServedModel, documents: Vec<Document>, _: &Abandoned| Ok(documents.len());
+                let read = with_images(&app, &ServedModel::demo(), images, budget, times, pages).await;
+                read.map(|(files, _)| files)
+            }
+        };
+        let turns = async |turns: &Turns| {
+            let mut taken = Vec::new();
+            while turns.free() > 0 {
+                taken.push(turns.take([1; 32]).await);
+            }
+            taken
+        };
+        let picture = include_bytes!("../../../../examples/cover.png").as_slice();
+        let drawing = turns(&app.drawers).await;
+        assert_eq!(read(picture).await.unwrap(), 1);
+        if cfg!(feature = "pdf") {
+            let waiting = tokio::time::timeout(Duration::from_millis(50), read(b"%PDF-1.7"));
+            assert!(waiting.await.is_err(), "there is no turn to draw it");
+            drop(drawing);
+            let _decoding = turns(&app.decoders).await;
+            assert!(read(b"%PDF-1.7").await.is_err(), "it is no whole document");
+        }
     }
 
     #[test]

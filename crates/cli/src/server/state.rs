@@ -18,6 +18,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// transient memory (a picture at the pixel limit takes 150 MB, and as much again to be cut).
 const DECODERS: usize = 2;
 
+/// Requests with files that processes of their own draw at one time. Such a file may take a minute.
+const DRAWERS: usize = 2;
+
 /// Requests whose text becomes ids at one time.
 const TEXTS: usize = 2;
 
@@ -71,6 +74,8 @@ pub struct App {
     pub started: u64,
     /// Turns at decoding pictures.
     pub decoders: Turns,
+    /// Turns at pictures of which some are drawn by another process: nobody waits there who decodes others.
+    pub drawers: Turns,
     /// Turns at text without pictures: nobody waits there for the pictures of others.
     pub texts: Turns,
     /// Turns at compiling forms: nobody without one waits there.
@@ -94,6 +99,7 @@ impl App {
             drawer,
             started: unix_seconds(),
             decoders: Turns::new(DECODERS),
+            drawers: Turns::new(DRAWERS),
             texts: Turns::new(TEXTS),
             forms: Turns::new(FORMS),
             model: OnceLock::new(),

@@ -13,7 +13,8 @@ use url::Url;
 /// The folder.
 pub(super) struct Folder {
     dir: Dir,
-    path: PathBuf,
+    /// What its files' paths begin with: the folder's own path, and the one that it was given by, which may lead through links.
+    paths: [PathBuf; 2],
     /// Turns at reading: a folder on a network may be slow.
     pub(super) turns: Turns,
 }
@@ -23,9 +24,9 @@ const READS: usize = 16;
 
 impl Folder {
     pub(super) fn open(path: &Path) -> std::io::Result<Self> {
-        let path = path.canonicalize()?;
+        let (given, path) = (std::path::absolute(path)?, path.canonicalize()?);
         let dir = Dir::open_ambient_dir(&path, ambient_authority())?;
-        Ok(Self { dir, path: as_named(path), turns: Turns::new(READS) })
+        Ok(Self { dir, paths: [path, given].map(as_named), turns: Turns::new(READS) })
     }
 
     /// The file's bytes. What is missing and what is forbidden give the same error: it tells nobody what exists.
@@ -37,7 +38,8 @@ impl Folder {
     ) -> Result<Vec<u8>, SourceError> {
         let refused = || SourceError::NoFile;
         let path = Url::parse(url).ok().and_then(|url| url.to_file_path().ok()).ok_or_else(refused)?;
-        let relative = path.strip_prefix(&self.path).map_err(|_| refused())?;
+        let relative = self.paths.iter().find_map(|folder| path.strip_prefix(folder).ok());
+        let relative = relative.ok_or_else(refused)?;
         let file = self.open_file(relative).map_err(|_| refused())?.ok_or_else(refused)?;
         budget.read(file, bytes_max, refused())
     }
@@ -108,6 +110,34 @@ mod tests {
         }
         let long = format!("file://{}/sub/a b.png", inside.display());
         assert_eq!(read_url(&long, 3), Err(SourceError::TooLarge { limit: 3 }));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_that_was_given_by_a_link_has_both_names_and_its_borders() {
+        use std::os::unix::fs::symlink;
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        fs::create_dir_all(root.join("real/inside")).unwrap();
+        fs::write(root.join("real/inside/a.png"), b"picture").unwrap();
+        fs::write(root.join("real/secret"), b"secret").unwrap();
+        fs::write(root.join("secret"), b"secret").unwrap();
+        symlink("real", root.join("link")).unwrap();
+        symlink("real/inside", root.join("direct")).unwrap();
+        for given in ["link/inside", "direct", "link/./inside/"] {
+            let folder = Folder::open(&root.join(given)).unwrap();
+            let read = |path: &str| {
+                let url = Url::from_file_path(root.join(path)).unwrap();
+                folder.read(url.as_str(), 100, &mut Inputs::new(1 << 20).budget())
+            };
+            let given = given.replace("/./", "/");
+            for named in ["real/inside", given.trim_end_matches('/')] {
+                assert_eq!(read(&format!("{named}/a.png")).unwrap(), b"picture", "{given} {named}");
+                assert_eq!(read(&format!("{named}/../secret")), Err(SourceError::NoFile), "{given} {named}");
+            }
+            assert_eq!(read("secret"), Err(SourceError::NoFile), "{given}");
+            assert_eq!(read("real/secret"), Err(SourceError::NoFile), "{given}");
+        }
     }
 
     #[cfg(unix)]

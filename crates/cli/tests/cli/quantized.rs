@@ -72,6 +72,13 @@ fn what_would_destroy_something_is_refused() {
     assert!(refusal.contains("would destroy the model"), "{refusal}");
     let trace = ["trace", "--model", ".", "--prompt", "x", "--out", "config.json", "--force"];
     assert!(fixture.run(&trace).refusal(2).contains("would destroy the model"));
+    // what would be read in place of the model's own files, were it there
+    for out in ["model.safetensors", "model.safetensors.index.json", "generation_config.json"] {
+        let _ = std::fs::remove_file(fixture.path(out));
+        let refusal = fixture.run(&["quantize", ".", "--out", out, "--force"]).refusal(2);
+        assert!(refusal.starts_with(&format!("error: writing {out} would destroy the model")), "{refusal}");
+        assert!(!fixture.path(out).exists());
+    }
     std::fs::create_dir(fixture.path("folder")).unwrap();
     let model = tiny();
     for command in [
@@ -117,7 +124,9 @@ fn what_exists_is_replaced_only_where_it_is_asked_for() {
     }
     let parts =
         |name: &str| std::fs::read_dir(fixture.path(name)).unwrap().map(|entry| entry.unwrap().path());
-    assert!(parts(".").chain(parts("folder")).all(|path| path.extension().is_none_or(|e| e != "partial")));
+    assert!(
+        parts(".").chain(parts("folder")).all(|path| path.extension().is_none_or(|e| e != "phi3v-partial"))
+    );
 }
 
 #[cfg(unix)]
@@ -166,7 +175,7 @@ fn a_second_process_waits_for_the_first() {
     let answer = stdout(fixture.run(&ask));
     let kept = cached(&fixture).remove(0);
     // as a first process does it: the unfinished file is locked, then gets its name
-    let partial = kept.with_file_name("tiny-q8.safetensors.partial");
+    let partial = kept.with_file_name(".tiny-q8.safetensors.phi3v-partial");
     std::fs::rename(&kept, &partial).unwrap();
     let lock = std::fs::File::options().write(true).open(&partial).unwrap();
     lock.try_lock().unwrap();
@@ -466,6 +475,26 @@ fn eval_compares_formats() {
     assert_eq!(candidates.len(), 6);
     assert!(kl("bf16", "f32") < kl("q8", "f32") && kl("q8", "f32") < kl("q4", "f32"));
     assert!(kl("q8", "q8") < kl("q4", "q8"));
+}
+
+#[test]
+fn an_eval_makes_its_forms_before_its_answers() {
+    let fixture = Fixture::new();
+    // no folder can be made in a file
+    std::fs::write(fixture.path("cache"), "a file").unwrap();
+    let mut command = fixture.command(&[
+        "eval",
+        tiny().to_str().unwrap(),
+        "--prompt",
+        "Why?",
+        "--quant",
+        "none,q8",
+        "--max-new-tokens",
+        "2",
+    ]);
+    let told = Run::of(command.env("PHI3V_CACHE", fixture.path("cache")).output().unwrap());
+    let refusal = told.refusal(1);
+    assert!(refusal.contains("cannot write") && !refusal.contains("reference: question"), "{refusal}");
 }
 
 #[test]

@@ -18,11 +18,17 @@ const plain = (text) => text.replace(/\s+/g, ' ').trim();
   await page.goto(address);
   await page.locator('#about', { hasText: 'demo model: reads simple covers' }).waitFor();
   if (shots) await page.screenshot({ path: `${shots}/demo-start.png` });
-  await page.locator('.example').nth(2).click();
+  await page.setInputFiles('#files', examples + cases[0].pictures[0]);
+  await page.locator('#pictures li .cost', { hasText: 'token' }).waitFor({ timeout: 30_000 });
+  await page.fill('#question', 'What is mine?');
+  await page.locator('.example').nth(2).dblclick();
   await page.locator('article.assistant .statistics', { hasText: 'token' }).waitFor({ timeout: 120_000 });
   assert.equal(plain(await page.locator('article.assistant .answer').innerText()), cases[2].answer);
   assert.equal(await page.locator('article.user img').count(), 2);
   console.log('ok an example is answered at a click');
+  assert.equal(await page.locator('#pictures li').count(), 1);
+  assert.equal(await page.inputValue('#question'), 'What is mine?');
+  console.log('ok what was given before stays for the next question');
   await page.close();
 }
 

@@ -176,6 +176,27 @@ fn a_refusal_ends_with_the_places_and_not_with_the_connection() {
 }
 
 #[test]
+fn a_client_that_leaves_is_missed_whatever_it_has_sent_behind_its_request() {
+    let server = Running::endless(patient(8));
+    let body = json!({"messages": [user("x")], "max_tokens": ENDLESS}).to_string();
+    let length = body.len();
+    for behind in ["", "\n", "GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n"] {
+        let head =
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
+        let request = format!("{head}content-length: {length}\r\n\r\n{body}{behind}");
+        let client = hold(server.address, request.as_bytes());
+        while server.get("/ready").json()["in_flight"] == 0 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        drop(client);
+        server.wait_idle();
+    }
+    let counted = server.get("/metrics").text();
+    let left = "phi3v_http_requests_total{route=\"/v1/chat/completions\",status=\"499\"} 3";
+    assert!(counted.contains(left), "{counted}");
+}
+
+#[test]
 fn half_requests_do_not_delay_the_end() {
     for (name, half) in halves() {
         let mut server = Running::with_limits(patient(64));

@@ -27,16 +27,17 @@ fn an_answer_s_message_can_be_sent_back_as_it_came() {
 #[test]
 fn what_official_clients_add_to_a_message_is_accepted() {
     let assistant = json!({"role": "assistant", "content": "y", "refusal": null, "annotations": [], "audio": null,
-        "function_call": null, "tool_calls": null, "name": "phi", "parsed": {"a": 1}});
+        "function_call": null, "tool_calls": null, "name": "phi", "parsed": {"a": 1},
+        "reasoning": "hm", "reasoning_content": "hm"});
     let refused = json!({"role": "assistant", "content": null, "refusal": "No."});
     let url = data_url(&png(40, 30, 1));
     let picture = json!({"role": "user", "name": "me", "content": [
         {"type": "image_url", "image_url": {"url": url, "detail": null}},
-        {"type": "text", "text": "What is this?"},
+        {"type": "text", "text": "What is this?", "cache_control": {"type": "ephemeral"}},
     ]});
     let messages = json!([user("x"), assistant, user("x"), refused, picture]);
     let body = json!({"messages": messages, "max_tokens": 2, "stream": true,
-        "stream_options": {"include_usage": null}});
+        "stream_options": {"include_usage": null, "continuous_usage_stats": false}});
     assert_eq!(SERVER.chat(&body).status, 200, "{}", SERVER.chat(&body).text());
 }
 

@@ -12,7 +12,10 @@ use std::path::Path;
 /// of all that are open until it becomes another program: for that moment a file that was only closed stays locked. This
 /// one is unlocked first.
 #[derive(Debug)]
-pub struct LockedFile(File);
+pub struct LockedFile {
+    file: File,
+    is_ours_alone: bool,
+}
 
 impl LockedFile {
     /// Opens or, by `options`, creates the file at `path` itself as [`open_in_place`](super::open_in_place) does, to be
@@ -25,18 +28,35 @@ impl LockedFile {
         open_to_write_alone(path, options)
     }
 
-    /// A file that needs no lock to be ours alone.
-    #[cfg(windows)]
-    pub(super) fn not_locked(file: File) -> Self {
-        Self(file)
+    /// A file that needs no lock to be ours alone: by how it was opened, or by a name that nobody else knows.
+    pub(super) fn ours_unlocked(file: File) -> Self {
+        Self { file, is_ours_alone: true }
     }
 
-    /// Locks `file`; None where somebody else has locked it.
+    /// A file on a file system without locks, which anybody may write to.
+    pub(super) fn anybodys(file: File) -> Self {
+        Self { file, is_ours_alone: false }
+    }
+
+    /// Locks `file`; None where somebody else has locked it. On a file system without locks it is not
+    /// [ours alone](Self::is_ours_alone).
     ///
     /// # Errors
     /// The system's refusal.
     pub fn try_lock(file: File) -> Result<Option<Self>> {
-        Ok(lock_now(&file)?.then(|| Self(file)))
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self { file, is_ours_alone: true })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) if has_no_locks(&error) => Ok(Some(Self::anybodys(file))),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// Whether nobody else has the file to write to as long as this is there. It is not known of a file on a file system
+    /// without locks.
+    #[must_use]
+    pub fn is_ours_alone(&self) -> bool {
+        self.is_ours_alone
     }
 
     /// Locks `file` beside others who only wait; None where somebody has it for himself.
@@ -45,27 +65,18 @@ impl LockedFile {
     /// The system's refusal, and a file system without locks.
     pub fn try_lock_shared(file: File) -> Result<Option<Self>> {
         match file.try_lock_shared() {
-            Ok(()) => Ok(Some(Self(file))),
+            // others may have it too, but none to write to
+            Ok(()) => Ok(Some(Self { file, is_ours_alone: false })),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
     }
 }
 
-/// Locks `file`, or does nothing on a file system without locks; false where somebody else has locked it.
-fn lock_now(file: &File) -> Result<bool> {
-    match file.try_lock() {
-        Ok(()) => Ok(true),
-        Err(TryLockError::WouldBlock) => Ok(false),
-        Err(TryLockError::Error(error)) if has_no_locks(&error) => Ok(true),
-        Err(TryLockError::Error(error)) => Err(error),
-    }
-}
-
 impl Drop for LockedFile {
     fn drop(&mut self) {
         // where there is no lock, nothing is to be ended
-        drop(self.0.unlock());
+        drop(self.file.unlock());
     }
 }
 
@@ -73,29 +84,29 @@ impl Deref for LockedFile {
     type Target = File;
 
     fn deref(&self) -> &File {
-        &self.0
+        &self.file
     }
 }
 
 impl Read for LockedFile {
     fn read(&mut self, bytes: &mut [u8]) -> Result<usize> {
-        self.0.read(bytes)
+        self.file.read(bytes)
     }
 }
 
 impl Write for LockedFile {
     fn write(&mut self, bytes: &[u8]) -> Result<usize> {
-        self.0.write(bytes)
+        self.file.write(bytes)
     }
 
     fn flush(&mut self) -> Result<()> {
-        self.0.flush()
+        self.file.flush()
     }
 }
 
 impl Seek for LockedFile {
     fn seek(&mut self, place: SeekFrom) -> Result<u64> {
-        self.0.seek(place)
+        self.file.seek(place)
     }
 }
 

@@ -4,9 +4,12 @@ use super::locked::LockedFile;
 use super::regular::{open_in_place, refuse_special};
 use super::sync::sync_all;
 use super::sys::{is_at, refuse_device_name};
+use std::ffi::OsString;
 use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{BufWriter, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What becomes of a file that has the name already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,22 +86,42 @@ pub fn is_full(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
-/// Where `out` is written to before it is whole: `NAME.partial`, or a digest of the name where that would be too long.
+/// Where `out` is written to before it is whole, where files can be locked: `.NAME.phi3v-partial`, or a digest of the
+/// name where that would be too long.
 #[must_use]
 pub fn partial_path(out: &Path) -> PathBuf {
+    beside(out, "phi3v-partial")
+}
+
+/// A file beside `out` that no other program uses, with that ending.
+fn beside(out: &Path, ending: &str) -> PathBuf {
     /// What a name may have on most systems.
     const NAME_BYTES_MAX: usize = 255;
     let name = out.file_name().unwrap_or_default();
-    let mut partial = name.to_owned();
-    partial.push(".partial");
-    if partial.len() > NAME_BYTES_MAX {
-        partial = format!("{}.partial", blake3::hash(name.as_encoded_bytes()).to_hex()).into();
+    let mut hidden = OsString::from(".");
+    hidden.push(name);
+    hidden.push(format!(".{ending}"));
+    if hidden.len() > NAME_BYTES_MAX {
+        hidden = format!(".{}.{ending}", blake3::hash(name.as_encoded_bytes()).to_hex()).into();
     }
-    out.with_file_name(partial)
+    out.with_file_name(hidden)
 }
 
+/// A part of a file name that no other thread of any process uses. Processes of containers that share a folder may have
+/// the same number, so chance decides.
+#[must_use]
+pub fn unique_name() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let random = RandomState::new().hash_one(std::process::id());
+    format!("{random:016x}-{}", COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// How a file that was opened to be written to is made ours alone.
+type Lock = fn(File) -> std::io::Result<Option<LockedFile>>;
+
 /// An unfinished file. It is written to [`partial_path`], which is locked against a second writer, overwritten where a
-/// killed run has left it, and removed when this is dropped. [`finish`](Self::finish) gives it its name.
+/// killed run has left it, and removed when this is dropped. Where files cannot be locked each writer has a file of its
+/// own beside that, which a killed run leaves. [`finish`](Self::finish) gives it its name.
 #[derive(Debug)]
 pub struct NewFile {
     file: Option<BufWriter<LockedFile>>,
@@ -138,27 +161,24 @@ impl NewFile {
     /// # Errors
     /// [`WriteError`]: as of [`check`](Self::check), another process writes it, or it cannot be written.
     pub fn create(out: &Path, existing: Existing) -> Result<Self, WriteError> {
+        Self::create_by(LockedFile::try_lock, out, existing)
+    }
+
+    fn create_by(lock: Lock, out: &Path, existing: Existing) -> Result<Self, WriteError> {
         Self::check(out, existing)?;
-        let partial = partial_path(out);
-        let failed = |source| WriteError::new(&partial, source);
-        // truncated only once it is ours alone
-        let mut options = File::options();
-        let options = options.write(true).create(true).truncate(false);
-        let mut file = open_in_place(&partial, options).map_err(failed)?;
-        if is_at(&file, out).unwrap_or(false) {
-            // a second name of what is finished, which must not be written to
+        let shared = partial_path(out);
+        let is_new = std::fs::symlink_metadata(&shared).is_err();
+        let file = open_shared(lock, &shared, out)?;
+        let (file, partial) = if file.is_ours_alone() {
+            (file, shared)
+        } else {
+            // two writers at once would damage each other's part
             drop(file);
-            std::fs::remove_file(&partial).map_err(failed)?;
-            file = open_in_place(&partial, options).map_err(failed)?;
-        }
-        // without locks, two writers at once would damage each other's part
-        let Some(file) = LockedFile::try_lock(file).map_err(failed)? else {
-            return Err(WriteError::Busy { path: partial });
+            if is_new {
+                drop(std::fs::remove_file(&shared));
+            }
+            open_own(out)?
         };
-        // another writer may have finished in between, and what was opened be its result under its name
-        if !is_at(&file, &partial).map_err(failed)? {
-            return Err(WriteError::Busy { path: partial });
-        }
         let truncated = file.set_len(0);
         let new = Self { file: Some(BufWriter::new(file)), partial, out: out.to_owned(), existing };
         truncated.map_err(|source| new.failed(source))?;
@@ -265,6 +285,35 @@ impl Drop for NewFile {
     }
 }
 
+/// Opens the unfinished file `partial` that all writers of `out` use, and locks it where it can be.
+fn open_shared(lock: Lock, partial: &Path, out: &Path) -> Result<LockedFile, WriteError> {
+    let failed = |source| WriteError::new(partial, source);
+    // truncated only once it is ours alone
+    let mut options = File::options();
+    let options = options.write(true).create(true).truncate(false);
+    let mut file = open_in_place(partial, options).map_err(failed)?;
+    if is_at(&file, out).unwrap_or(false) {
+        // a second name of what is finished, which must not be written to
+        drop(file);
+        std::fs::remove_file(partial).map_err(failed)?;
+        file = open_in_place(partial, options).map_err(failed)?;
+    }
+    let busy = || WriteError::Busy { path: partial.to_owned() };
+    let file = lock(file).map_err(failed)?.ok_or_else(busy)?;
+    // another writer may have finished in between, and what was opened be its result under its name
+    let is_ready = !file.is_ours_alone() || is_at(&file, partial).map_err(failed)?;
+    if is_ready { Ok(file) } else { Err(busy()) }
+}
+
+/// An unfinished file of `out` that is no other writer's, and its path.
+fn open_own(out: &Path) -> Result<(LockedFile, PathBuf), WriteError> {
+    let partial = beside(out, &format!("{}.phi3v-partial", unique_name()));
+    match open_in_place(&partial, File::options().write(true).create_new(true)) {
+        Ok(file) => Ok((LockedFile::ours_unlocked(file), partial)),
+        Err(source) => Err(WriteError::new(&partial, source)),
+    }
+}
+
 /// Refuses a link such as /dev/stdout, which programs rely on: one to a device, a pipe or a socket, or to an open file.
 fn refuse_link_to_special(link: &Path) -> std::io::Result<()> {
     if let Ok(metadata) = std::fs::metadata(link)
@@ -328,7 +377,7 @@ mod tests {
     #[test]
     fn a_name_may_be_as_long_as_the_system_lets_it_be() {
         let folder = tempfile::tempdir().unwrap();
-        for length in [247, 248, 255] {
+        for length in [239, 240, 241, 255] {
             let out = folder.path().join("n".repeat(length));
             write(&out, "long", Existing::Keep).unwrap();
             assert_eq!(std::fs::read_to_string(&out).unwrap(), "long");
@@ -337,7 +386,7 @@ mod tests {
         }
         let longer = write(&folder.path().join("n".repeat(256)), "x", Existing::Keep).unwrap_err();
         assert!(matches!(longer, WriteError::Write { .. }), "{longer}");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3, "no part is left");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 4, "no part is left");
     }
 
     #[test]
@@ -351,6 +400,56 @@ mod tests {
         file.write_at(1, b"x").unwrap();
         drop(file);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn without_locks_no_writer_touches_the_part_of_another() {
+        let without_locks: Lock = |file| Ok(Some(LockedFile::anybodys(file)));
+        for (existing, left) in [(Existing::Keep, "first"), (Existing::Replace, "second")] {
+            let folder = tempfile::tempdir().unwrap();
+            let out = folder.path().join("out");
+            let begin = || NewFile::create_by(without_locks, &out, existing).unwrap();
+            let (mut first, mut second, third) = (begin(), begin(), begin());
+            first.write(b"fir").unwrap();
+            first.flush().unwrap();
+            second.write(b"second").unwrap();
+            second.flush().unwrap();
+            drop(third);
+            first.write(b"st").unwrap();
+            first.finish().unwrap();
+            assert_eq!(std::fs::read_to_string(&out).unwrap(), "first");
+            let late = second.finish();
+            assert_eq!(
+                matches!(late, Err(WriteError::Exists { .. })),
+                existing == Existing::Keep,
+                "{late:?}"
+            );
+            assert_eq!(std::fs::read_to_string(&out).unwrap(), left);
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no part is left");
+        }
+    }
+
+    #[test]
+    fn without_locks_the_part_of_a_machine_that_has_locks_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        let mut first = NewFile::create(&out, Existing::Replace).unwrap();
+        first.write(b"first").unwrap();
+        let without_locks: Lock = |file| Ok(Some(LockedFile::anybodys(file)));
+        drop(NewFile::create_by(without_locks, &out, Existing::Replace).unwrap());
+        first.finish().unwrap();
+        assert_eq!(std::fs::read_to_string(&out).unwrap(), "first");
+    }
+
+    #[test]
+    fn files_of_other_programs_are_no_parts_of_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        let theirs = folder.path().join("out.partial");
+        std::fs::write(&theirs, "theirs").unwrap();
+        drop(NewFile::create(&out, Existing::Replace).unwrap());
+        write(&out, "ours", Existing::Keep).unwrap();
+        assert_eq!(std::fs::read_to_string(&theirs).unwrap(), "theirs");
     }
 
     #[test]
@@ -383,7 +482,7 @@ mod tests {
             write(&path(link), "new", Existing::Replace).unwrap();
             assert_eq!(std::fs::read_to_string(path(link)).unwrap(), "new");
         }
-        symlink("precious", path("other.partial")).unwrap();
+        symlink("precious", partial_path(&path("other"))).unwrap();
         let refused = write(&path("other"), "new", Existing::Replace).unwrap_err();
         assert!(refused.to_string().ends_with("it is a link and not a file"), "{refused}");
         assert_eq!(std::fs::read_to_string(path("precious")).unwrap(), "precious");

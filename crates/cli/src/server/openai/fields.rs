@@ -28,6 +28,8 @@ const NEUTRAL: &[(&str, &str)] = &[
     ("logit_bias", ""),
     ("modalities", "[\"text\"]"),
     ("prediction", ""),
+    ("reasoning", "{\"effort\":\"none\"}"),
+    ("reasoning_effort", "\"none\""),
     ("tool_choice", "\"none\""),
     ("tools", ""),
     ("top_logprobs", "0"),
@@ -37,6 +39,16 @@ const NEUTRAL: &[(&str, &str)] = &[
 
 /// A choice that is `none`, and the list that nothing is then taken of.
 const OPTED_OUT: &[(&str, &str)] = &[("tool_choice", "tools"), ("function_call", "functions")];
+
+/// What `include` may ask for of OpenAI's and no answer here has, of reasoning and of tools.
+const NOTHING_INCLUDED: &[&str] = &[
+    "reasoning.encrypted_content",
+    "code_interpreter_call.outputs",
+    "computer_call_output.output.image_url",
+    "file_search_call.results",
+    "web_search_call.action.sources",
+    "web_search_call.results",
+];
 
 /// Takes what may be ignored out of `object`, and refuses what is left beside `known`.
 ///
@@ -50,6 +62,14 @@ pub fn strip(object: &mut Map<String, Value>, known: &[String]) -> Result<(), Ap
         if object.get(*choice).is_some_and(|choice| choice == "none") {
             object.remove(*list);
         }
+    }
+    if let Some(Value::Array(included)) = object.get_mut("include") {
+        included.retain(|what| !NOTHING_INCLUDED.iter().any(|nothing| what == nothing));
+    }
+    if let Some(Value::Object(options)) = object.get_mut("stream_options")
+        && options.get("continuous_usage_stats").is_some_and(|asked| asked == false)
+    {
+        options.remove("continuous_usage_stats");
     }
     object.retain(|name, value| known.contains(name) || !is_neutral(name, value));
     match object.keys().find(|name| !known.contains(name)) {
@@ -84,7 +104,11 @@ pub fn drop_nulls(object: &mut Map<String, Value>) {
 }
 
 fn is_neutral(name: &str, value: &Value) -> bool {
-    let empty = match value {
+    let mut value = value.clone();
+    if let Value::Object(fields) = &mut value {
+        fields.retain(|_, value| !value.is_null());
+    }
+    let empty = match &value {
         Value::Null => true,
         Value::Array(items) => items.is_empty(),
         Value::Object(fields) => fields.is_empty(),
@@ -145,6 +169,38 @@ mod tests {
             "input": [{"type": "input_json", "data": {"a": null}}],
         });
         assert_eq!(request, expected);
+    }
+
+    #[test]
+    fn what_asks_for_no_reasoning_is_ignored() {
+        for reasoning in [
+            json!({}),
+            json!({"effort": null, "summary": null}),
+            json!({"effort": "none", "generate_summary": null}),
+        ] {
+            let request = json!({"messages": 1, "reasoning": reasoning, "reasoning_effort": "none",
+                "include": ["reasoning.encrypted_content"]});
+            assert_eq!(stripped(request).unwrap(), ["messages"]);
+        }
+        for asked in [json!({"effort": "low"}), json!({"effort": "none", "unknown": 1}), json!("none")] {
+            assert!(stripped(json!({"messages": 1, "reasoning": asked})).unwrap_err().contains("reasoning"));
+        }
+        assert!(stripped(json!({"messages": 1, "reasoning_effort": "minimal"})).is_err());
+        let mut request =
+            json!({"include": ["words", "reasoning.encrypted_content", "file_search_call.results"]});
+        strip(request.as_object_mut().unwrap(), &["include".to_owned()]).unwrap();
+        assert_eq!(request, json!({"include": ["words"]}));
+    }
+
+    #[test]
+    fn counts_in_every_chunk_may_be_declined() {
+        let options = |asked: bool| {
+            let mut request =
+                json!({"stream_options": {"include_usage": true, "continuous_usage_stats": asked}});
+            strip(request.as_object_mut().unwrap(), &["stream_options".to_owned()]).unwrap();
+            request["stream_options"].as_object().unwrap().len()
+        };
+        assert_eq!((options(false), options(true)), (1, 2));
     }
 
     #[test]

@@ -126,6 +126,10 @@ pub struct ChatMessage {
     pub audio: Option<Value>,
     /// What the official clients made of the text; not used.
     pub parsed: Option<Value>,
+    /// What other models thought before their answer; taken and not used.
+    pub reasoning: Option<Value>,
+    /// Another name of it; taken and not used.
+    pub reasoning_content: Option<Value>,
     /// Must be empty: there are no tools.
     #[serde(default)]
     pub tool_calls: Vec<Value>,
@@ -183,6 +187,8 @@ pub enum ContentPart {
         text: String,
         /// Taken and not used.
         prompt_cache_breakpoint: Option<Value>,
+        /// Taken and not used.
+        cache_control: Option<Value>,
     },
     /// What the assistant said instead of a text.
     Refusal {
@@ -195,6 +201,8 @@ pub enum ContentPart {
         file: FileFields,
         /// Taken and not used.
         prompt_cache_breakpoint: Option<Value>,
+        /// Taken and not used.
+        cache_control: Option<Value>,
     },
     /// A picture to be asked about.
     ImageUrl {
@@ -202,6 +210,8 @@ pub enum ContentPart {
         image_url: ImageUrl,
         /// Taken and not used.
         prompt_cache_breakpoint: Option<Value>,
+        /// Taken and not used.
+        cache_control: Option<Value>,
     },
 }
 

@@ -316,12 +316,17 @@ function finish(shown) {
     shown.node.remove();
     const question = turns.pop();
     $('conversation').lastElementChild.remove();
-    pictures = [...question.pictures, ...pictures];
-    pictures.filter((picture) => !picture.cost).forEach(price);
-    if (!$('question').value) $('question').value = question.text;
-    drawPictures();
+    if (!question.isExample) giveBack(question);
   }
   $('welcome').hidden = turns.length > 0;
+}
+
+/** Puts a question that has no answer before what is being prepared. */
+function giveBack(question) {
+  pictures = [...question.pictures, ...pictures];
+  pictures.filter((picture) => !picture.cost).forEach(price);
+  if (!$('question').value) $('question').value = question.text;
+  drawPictures();
 }
 
 /** Answers the last question again, looking at the pictures with another detail this once. */
@@ -341,14 +346,20 @@ async function send() {
     focusQuestion();
     return;
   }
-  keepTaken(null);
-  for (const button of document.querySelectorAll('.retry')) button.remove();
-  const detail = $('detail').value;
-  const turn = { role: 'user', text, pictures: pictures.map((picture) => ({ ...picture, detail })) };
-  turns.push(turn);
+  const asked = pictures;
   pictures = [];
   $('question').value = '';
   drawPictures();
+  askAbout({ role: 'user', text, pictures: asked });
+}
+
+/** Asks `turn`; whatever else is being prepared stays as it is. */
+function askAbout(turn) {
+  keepTaken(null);
+  for (const button of document.querySelectorAll('.retry')) button.remove();
+  const detail = $('detail').value;
+  turn.pictures = turn.pictures.map((picture) => ({ ...picture, detail }));
+  turns.push(turn);
   drawQuestion(turn);
   answer();
 }
@@ -404,17 +415,23 @@ function redraw() {
 
 // --- examples ---------------------------------------------------------------------------------------------------
 
-/** Asks the question of an example, about its pictures. */
+/** Whether the pictures of an example are on their way. */
+let fetching = false;
+
+/** Asks the question of an example about its pictures. Pictures and text that somebody has given already stay for the next question. */
 async function askExample({ pictures: names, question }) {
-  const files = await Promise.all(names.map(async (name) => {
-    const response = await fetch(`examples/${name}`);
-    return new File([await response.blob()], name, { type: 'image/png' });
-  }));
-  if (running || turns.length) return;
-  pictures = [];
-  await addFiles(files);
-  $('question').value = question;
-  send();
+  if (fetching) return;
+  fetching = true;
+  try {
+    const asked = await Promise.all(names.map(async (name) => {
+      const response = await fetch(`examples/${name}`);
+      return { name, url: await readFile(new Blob([await response.blob()], { type: 'image/png' })) };
+    }));
+    if (running || turns.length) return;
+    askAbout({ role: 'user', text: question, pictures: asked, isExample: true });
+  } finally {
+    fetching = false;
+  }
 }
 
 /** Offers the pictures that come with the program, each with its question. */

@@ -25,7 +25,7 @@ pub(in crate::files) fn open_to_write_alone(
     /// `ERROR_SHARING_VIOLATION`.
     const TAKEN: i32 = 32;
     match open_in_place(path, options.share_mode(SHARE)) {
-        Ok(file) => Ok(Some(LockedFile::not_locked(file))),
+        Ok(file) => Ok(Some(LockedFile::ours_unlocked(file))),
         Err(error) if error.raw_os_error() == Some(TAKEN) => Ok(None),
         Err(error) => Err(error),
     }
