@@ -10,6 +10,10 @@ use tokio::time::Instant;
 
 const MIB: usize = 1 << 20;
 
+/// Requests that are decoded at one time: enough to hide one behind the other's input, few enough for a decoder's
+/// transient memory, of which [`Limits::decoders_bytes_max`] tells.
+pub(super) const DECODERS: usize = 2;
+
 /// Bounds on requests, connections, memory and time, so that no client can take the server from others.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -68,7 +72,7 @@ impl Default for Limits {
             request_time_max: Duration::from_secs(1800),
             drain_time_max: Duration::from_secs(60),
             images_max: 16,
-            // a photograph of 50 megapixels takes 150 MB while it is decoded
+            // a photograph of 50 megapixels takes 150 MB while it is decoded, progressive ones up to 300 more, and rare kinds 800 MB in all
             image: ImageLimits { bytes_max: 24 * MIB, pixels_max: 50_000_000, ..ImageLimits::default() },
             text_bytes_max: crate::bounded::TEXT_BYTES_MAX,
             messages_max: 1024,
@@ -86,6 +90,11 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Memory that all pictures that are decoded at one time take at most, those left out that a process of its own decodes.
+    pub fn decoders_bytes_max(&self) -> u64 {
+        self.image.decoder_bytes_max().saturating_mul(DECODERS as u64)
+    }
+
     /// The bounds that hold for the file of a picture, wherever it comes from.
     pub fn sources(&self) -> SourceLimits {
         SourceLimits {
