@@ -6,7 +6,7 @@ mod library;
 use crate::documents::{DocumentError, DrawLimits};
 use crate::error::{CliError, ExitCode};
 use crate::paths::{quoted, unwritable};
-use crate::sources::{FetchFault, NamedImageError, SourceError, Unallowed, http_url};
+use crate::sources::{FetchFault, NamedImageError, SourceError, Unallowed, as_data_url, http_url};
 use crate::tell;
 use crate::trust;
 use phi3v::engine::EngineError;
@@ -90,6 +90,9 @@ fn unreadable(error: &io::Error) -> &'static str {
     }
 }
 
+/// What can be done about a data URL that holds no bytes.
+const DATA_URL: &str = "write it as data:image/png;base64,iVBORw0K..., or give the path of a file";
+
 /// What can be done about a bug.
 const REPORT: &str = "report it, with the picture where others may see it";
 
@@ -122,6 +125,7 @@ impl NamedImageError {
             Self::Fetch { error: SourceError::NotAllowed(Unallowed::Host), .. } => {
                 "allow its host with --allow-url, as well as one that it redirects to"
             }
+            Self::Fetch { error: SourceError::DataUrl(_), .. } => DATA_URL,
             Self::Fetch { error: SourceError::TooLarge { .. }, .. } => {
                 "raise the limit with --max-image-bytes if you trust the host"
             }
@@ -138,7 +142,10 @@ impl NamedImageError {
 /// A command that would have worked; of `ask`'s words the pictures that are there, and the question if there was one.
 fn no_question(names: &[String]) -> String {
     let is_address = |name: &String| http_url(OsStr::new(name)).is_some();
-    let is_there = |name: &&String| *name == "-" || is_address(name) || std::path::Path::new(name).is_file();
+    let holds_it = |name: &String| as_data_url(OsStr::new(name)).is_some();
+    let is_there = |name: &&String| {
+        *name == "-" || is_address(name) || holds_it(name) || std::path::Path::new(name).is_file()
+    };
     let (pictures, words): (Vec<&String>, Vec<&String>) = names.iter().partition(is_there);
     let question = match words[..] {
         [] if pictures.is_empty() => return "put it last, in quotes: \"What is this?\"".to_owned(),
@@ -151,6 +158,8 @@ fn no_question(names: &[String]) -> String {
         command += &format!(" --allow-url {}", quoted(&host));
     }
     for picture in pictures {
+        // which may be as long as a picture
+        let picture = if holds_it(picture) { "data:..." } else { picture };
         command += &format!(" {}", quoted(picture));
     }
     let question = if words.is_empty() { format!("\"{question}\"") } else { quoted(question) };
@@ -185,7 +194,7 @@ fn in_chat(error: &CliError) -> Option<String> {
             error: SourceError::Fetch(FetchFault::Certificate),
             ..
         }) => trust::HINT.to_owned(),
-        CliError::Picture(NamedImageError::Fetch { url, .. }) => download(url),
+        CliError::Picture(NamedImageError::Fetch { url, .. }) if http_host(url).is_some() => download(url),
         CliError::Pictures { .. } => "add fewer pictures; chat --context gives more room".to_owned(),
         CliError::Phi3V(phi3v::Error::Engine(EngineError::ContextLength { .. })) => {
             "/reset makes room; chat --context gives more of it".to_owned()
@@ -226,8 +235,10 @@ fn picture(error: &NamedImageError) -> Option<String> {
             "name its host with --allow-url, as well as one that it redirects to; or {}",
             fetch_yourself(url)
         ),
-        NamedImageError::Fetch { error: SourceError::TooLarge { .. }, .. } => {
-            "raise the limit with --max-image-bytes if you trust the host".to_owned()
+        NamedImageError::Fetch { error: SourceError::DataUrl(_), .. } => DATA_URL.to_owned(),
+        NamedImageError::Fetch { url, error: SourceError::TooLarge { .. } } => {
+            let source = if http_host(url).is_some() { "the host" } else { "it" };
+            format!("raise the limit with --max-image-bytes if you trust {source}")
         }
         NamedImageError::Fetch { error: SourceError::Fetch(FetchFault::Certificate), .. } => {
             trust::HINT.to_owned()

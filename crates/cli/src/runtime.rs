@@ -299,6 +299,24 @@ pub fn tell(plan: &MemoryPlan, verbose: bool) {
     }
 }
 
+/// What a server takes of the memory beside its model.
+#[derive(Clone, Copy, Debug)]
+pub struct Beside {
+    /// Bodies, files and prepared pictures of requests.
+    pub input_bytes: u64,
+    /// Pictures while they are decoded, at most.
+    pub decoder_bytes: u64,
+}
+
+impl Beside {
+    /// What is left free for it, with `image_bytes` of pictures that are kept, of a memory of which so much is available. Few pictures
+    /// cost what one may: on a small machine a quarter is left for them, and answers keep the rest.
+    fn bytes(self, available: Option<u64>, image_bytes: u64) -> u64 {
+        let decoder_bytes = self.decoder_bytes.min(available.map_or(u64::MAX, |available| available / 4));
+        self.input_bytes.saturating_add(decoder_bytes).saturating_add(image_bytes)
+    }
+}
+
 /// Tokens of a KV cache for so many answers at a time, as far as memory allows.
 fn cache_tokens(plan: &MemoryPlan, running_max: usize) -> usize {
     plan.cache_tokens(running_max * plan.context_tokens.min(SEAT_TOKENS_MAX))
@@ -362,29 +380,31 @@ impl Opened {
         })
     }
 
-    /// Whether the model lies where nothing else of the program does.
+    /// Returns whether the model has memory of its own, which nothing else of the program uses.
     fn is_in_own_memory(&self) -> bool {
         matches!(self.device.memory(), DeviceMemory::Own { .. })
     }
 
-    /// Bytes that the plan leaves for the bodies and pictures of a server's requests; None where nobody tells.
+    /// Returns the bytes that the plan leaves for the bodies and pictures of a server's requests; `None` if the available memory
+    /// is unknown.
     #[must_use]
     pub fn input_bytes_left(&self) -> Option<u64> {
         let plan = self.plan.as_ref().ok().filter(|_| !self.is_in_own_memory())?;
         Some(plan.available_bytes?.saturating_sub(plan.total_bytes()))
     }
 
-    /// Loads the model for a server, whose requests' bodies and pictures take up to `input_bytes`. Its KV cache holds as many
+    /// Loads the model for a server, whose requests take `beside` as well. Its KV cache holds as many
     /// answers as run together, as far as memory allows; the queue is the server's to bound.
     ///
     /// # Errors
     /// As for [`load`](Self::load).
-    pub fn load_for_server(self, model: &ModelArgs, input_bytes: u64) -> Result<Runtime, CliError> {
+    pub fn load_for_server(self, model: &ModelArgs, beside: Beside) -> Result<Runtime, CliError> {
         let running_max = self.device.sizes().few_rows_max;
-        let input_bytes = if self.is_in_own_memory() { 0 } else { input_bytes };
+        let beside = (!self.is_in_own_memory()).then_some(beside);
         self.load_with(model, |plan, options| {
             // images of requests that wait take as much as those that are kept
-            let beside = input_bytes.saturating_add(options.image_cache_bytes_max as u64);
+            let image_bytes = options.image_cache_bytes_max as u64;
+            let beside = beside.map_or(image_bytes, |beside| beside.bytes(plan.available_bytes, image_bytes));
             let image_cache_bytes = plan.image_cache_bytes.saturating_add(beside);
             let cache_tokens = cache_tokens(&MemoryPlan { image_cache_bytes, ..*plan }, running_max);
             EngineOptions { cache_tokens, waiting_max: usize::MAX, ..options }
@@ -419,6 +439,15 @@ impl Opened {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn decoders_are_planned_for_as_far_as_the_memory_goes() {
+        let beside = Beside { input_bytes: 1 << 30, decoder_bytes: 1_600_000_000 };
+        let of = |available| beside.bytes(available, 5);
+        let whole = (1 << 30) + 1_600_000_000 + 5;
+        assert_eq!((of(None), of(Some(64 << 30))), (whole, whole));
+        assert_eq!(of(Some(4 << 30)), (2 << 30) + 5, "a quarter of 4 GiB, and the inputs");
+    }
 
     #[test]
     fn what_takes_long_is_told_while_it_does() {

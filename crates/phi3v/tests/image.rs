@@ -379,6 +379,35 @@ fn frames_of_an_animation_are_what_pillow_reads() {
 }
 
 #[test]
+fn frames_of_an_animation_go_by_what_is_there_and_not_by_its_header() {
+    let limits = ImageLimits::default();
+    let of = |bytes: &[u8], mode| {
+        let read = frames(bytes, mode, &limits).unwrap().unwrap();
+        read.map(|frame| frame.unwrap().image).collect::<Vec<_>>()
+    };
+    let whole = document("blended.webp");
+    let flags = whole.windows(4).position(|name| name == b"VP8X").unwrap() + 8;
+    assert_eq!(whole[flags], 0x12, "alpha, and an animation");
+    // alpha is not announced; EXIF and XMP are, and missing
+    for announced in [0x02, 0x12 | 0x08, 0x12 | 0x04, 0x02 | 0x0c] {
+        let mut other = whole.clone();
+        other[flags] = announced;
+        for mode in [ImageMode::AsSeen, ImageMode::Reference] {
+            assert_eq!(of(&other, mode), of(&whole, mode), "{announced:#x} {mode:?}");
+            assert_eq!(
+                of(&other, mode)[0],
+                decode(&other, mode, &limits).unwrap(),
+                "{announced:#x} {mode:?}"
+            );
+        }
+    }
+    let mut still = whole.clone();
+    still[flags] = 0x10;
+    let told = frames(&still, ImageMode::AsSeen, &limits).map(|frames| frames.is_some());
+    assert!(matches!(told, Err(ImageError::Damaged { .. })), "{told:?}");
+}
+
+#[test]
 fn frames_are_bounded_and_what_is_still_has_none() {
     let limits = ImageLimits::default();
     let of = |bytes: &[u8], limits: &ImageLimits| match frames(bytes, ImageMode::AsSeen, limits) {

@@ -139,6 +139,24 @@ fn strips_of_jpeg_cost_no_more_than_their_size() {
     assert!(large.contains("its JPEG data does not fit its size"), "{large}");
 }
 
+#[test]
+fn scans_that_go_over_a_jpeg_again_and_again_are_refused_before_they_are_read() {
+    let [high, low] = 7000_u16.to_be_bytes();
+    // gray, progressive and arithmetic-coded; of each block the last coefficient, then empty scans that refine all of them
+    let frame = [0xff, 0xca, 0, 11, 8, high, low, high, low, 1, 1, 0x11, 0];
+    let scan =
+        |first: u8, bits: u8| [0xff, 0xda, 0, 8, 1, 1, 0, first, if first == 0 { 0 } else { 63 }, bits];
+    let refining = scan(1, 0x10).repeat(98);
+    let file = [b"\xff\xd8".as_slice(), &frame, &scan(0, 0), &scan(63, 1), &refining, b"\xff\xd9"].concat();
+    let before = peak_kb();
+    let told = decode(&file, ImageMode::AsSeen, &ImageLimits::default());
+    let told = told.map(|image| image.width).unwrap_err().to_string();
+    assert!(told.ends_with("its scans go over it 97 times, the limit is 8"), "{told}");
+    if let (Some(before), Some(after)) = (before, peak_kb()) {
+        assert!(after - before < GROWTH_MAX_KB, "{} kB", after - before);
+    }
+}
+
 fn webp() -> Vec<u8> {
     riff(&[(b"VP8L", vp8l(16_383))])
 }

@@ -151,6 +151,22 @@ fn a_large_page_of_nothing_is_refused() {
 }
 
 #[test]
+fn samples_that_take_far_more_memory_than_pixels_are_refused() {
+    let side = 6000;
+    let limits = ImageLimits { pixels_max: u64::from(side * side), ..ImageLimits::default() };
+    let of = |samples: u32| {
+        let bits = vec![16; samples as usize];
+        let more: &[(u16, &[u32])] = &[(PHOTOMETRIC, &[2]), (SAMPLES, &[samples]), (BITS, &bits)];
+        let file = page(side, side, 16, 8, more, b"\x78\x9c\x03\0\0\0\0\x01");
+        decode(&file, ImageMode::AsSeen, &limits).unwrap_err().to_string()
+    };
+    // what is stored, and a byte for each sample
+    let told = of(6);
+    assert!(told.ends_with("unpacked it takes 648000000 bytes, the limit is 576000000"), "{told}");
+    assert_eq!(of(4), "the TIFF picture is truncated");
+}
+
+#[test]
 fn group_3_without_end_of_line_codes_is_read() {
     // eight white pixels are 10011, eight black ones behind no white 00110101 000101
     let file = page(8, 3, 1, 3, &[(PHOTOMETRIC, &[0])], &[0b1001_1001, 0b1010_1000, 0b1011_0011]);

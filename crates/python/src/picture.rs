@@ -1,7 +1,7 @@
 //! Pictures, ready for the model.
 
 use crate::errors::{self, Class};
-use crate::source::{Origin, Source, data_url_limits};
+use crate::source::{Origin, Source};
 use crate::work::{self, CancelFlag};
 use phi3v::document::is_pdf;
 use phi3v::image::{
@@ -11,8 +11,8 @@ use phi3v::image::{
 use phi3v_cli::documents::{Kind, PageChoice};
 use phi3v_cli::error::CliError;
 use phi3v_cli::sources::{
-    AllowedHost, ImageOptions, Inputs, NamedImage, NamedImageError, PAGES_UNASKED_MAX, Sources, pages_of,
-    read_named, thumbnail, useless_flags,
+    AllowedHost, DATA_URL, ImageOptions, NamedImage, NamedImageError, PAGES_UNASKED_MAX, pages_of,
+    read_data_url, read_named, thumbnail, useless_flags,
 };
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
@@ -20,7 +20,6 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 /// A picture ready for the model.
 #[pyclass(frozen, module = "phi3v._phi3v")]
@@ -141,12 +140,7 @@ fn prepared(
             }
             (name, bytes.to_vec())
         }
-        Origin::DataUrl(url) => {
-            let name = "the data URL".to_owned();
-            let bytes = data_url(&url, &options.limits)
-                .map_err(|error| NamedImageError::Fetch { url: name.clone(), error })?;
-            (name, bytes)
-        }
+        Origin::DataUrl(url) => (DATA_URL.to_owned(), read_data_url(&url, options.limits.bytes_max)?),
         Origin::Pixels { width, height, rgb } => {
             let name = "the pixels".to_owned();
             useless_flags(&name, Kind::Picture, options).into_iter().for_each(tell);
@@ -194,13 +188,6 @@ pub(crate) fn check_size(
         }
         error => errors::exception(py, &CliError::from(NamedImageError::Image { name, error })),
     })
-}
-
-fn data_url(url: &str, limits: &ImageLimits) -> Result<Vec<u8>, phi3v_cli::sources::SourceError> {
-    // a budget is counted in units of 1 KiB
-    let mut budget = Inputs::new(limits.bytes_max.saturating_add(1 << 10)).budget();
-    let deadline = Instant::now() + Duration::from_secs(1);
-    Sources::data_urls_only().read(url, &data_url_limits(limits.bytes_max), &mut budget, deadline)
 }
 
 /// Reads the pictures of a source for no certain model: with the settings of Phi-3-vision, cut into at most `num_crops` tiles.

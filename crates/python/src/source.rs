@@ -1,11 +1,9 @@
 //! Where a picture comes from, before it is one.
 
-use phi3v_cli::sources::SourceLimits;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use std::ffi::OsString;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Where a picture comes from: a path, bytes, pixels or an address.
 #[pyclass(frozen, module = "phi3v._phi3v")]
@@ -53,9 +51,4 @@ impl Source {
     fn of_pixels(width: usize, height: usize, rgb: PyBackedBytes) -> Self {
         Self { origin: Origin::Pixels { width, height, rgb: Arc::new(rgb) } }
     }
-}
-
-/// What bounds the bytes of a data URL.
-pub(crate) fn data_url_limits(bytes_max: usize) -> SourceLimits {
-    SourceLimits { bytes_max, remote_bytes_max: 0, remote_time_max: Duration::ZERO }
 }

@@ -115,6 +115,19 @@ def test_a_program_that_has_python_within_is_not_started_again(tmp_path, set_up)
         assert done.stdout == DRAWN, done.stderr
 
 
+def test_of_a_virtual_environment_on_windows_the_interpreter_behind_its_launcher_is_started(tmp_path, monkeypatch):
+    from phi3v import _worker
+
+    base, launcher, chosen = tmp_path / "python.exe", tmp_path / "venv" / "python.exe", tmp_path / "other" / "python.exe"
+    base.touch(mode=0o755)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "venv"))
+    monkeypatch.setattr(sys, "_base_executable", str(base), raising=False)
+    for is_launcher, executable, started in [(True, launcher, base), (True, chosen, chosen), (False, launcher, launcher)]:
+        monkeypatch.setattr(_worker, "_IS_LAUNCHER", is_launcher)
+        monkeypatch.setattr(sys, "executable", str(executable))
+        assert _worker.interpreter() == str(started)
+
+
 def test_an_interpreter_that_does_not_start_is_no_fault_of_the_file(tmp_path):
     stub = tmp_path / "python3"
     stub.write_text("#!/bin/sh\necho Error\n")

@@ -308,6 +308,23 @@ def test_pictures_with_transparency_and_orientation_differ_between_the_modes():
         assert seen(path) != seen(path, reference=True)
 
 
+@pytest.mark.parametrize("mode", ["CMYK", "RGB", "L"])
+def test_a_turned_photograph_of_whatever_colours_is_seen_upright(mode):
+    pil = needs("PIL.Image")
+    pixels = pil.effect_noise((40, 24), 90).convert("RGB")
+    pixels.paste((200, 30, 60), (0, 0, 12, 7))
+    exif = pil.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    pixels.convert(mode).save(file, "JPEG", exif=exif)
+    for reference in (False, True):
+        image = pil.open(io.BytesIO(file.getvalue()))
+        image.load()
+        assert image.mode == mode
+        upright = image if reference else image.transpose(pil.Transpose.ROTATE_270)
+        assert seen(image, reference=reference) == seen(upright.convert("RGB"), reference=reference)
+
+
 def test_costs(demo):
     both = phi3v.tokenize_cost([COVER, EXAMPLES / "chart.png"])
     assert both.tokens == sum(cost.tokens for cost in both) and both.tiles == sum(cost.tiles for cost in both)

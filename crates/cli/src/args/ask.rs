@@ -190,10 +190,10 @@ pub fn check_pictures(
     Err(CliError::LooseQuestion(Box::new(LooseQuestion { error, question })))
 }
 
-/// Whether a word names a picture: stdin, what is there, or one word that looks like the name or the address of one. A folder or a
+/// Whether a word names a picture: stdin, what is there, one word that looks like the name or the address of one, or a data URL. A folder or a
 /// pipe is no question, and is refused for what it is.
 pub(super) fn is_picture(word: &OsStr) -> bool {
-    if word == "-" || Path::new(word).exists() {
+    if word == "-" || Path::new(word).exists() || sources::as_data_url(word).is_some() {
         return true;
     }
     let Some(text) = word.to_str().filter(|text| !text.contains(char::is_whitespace)) else { return false };

@@ -6,7 +6,7 @@ use super::passed_over::PassedOver;
 use super::pattern::{self, Part};
 use crate::bounded;
 use crate::paths::{has_picture_ending, is_loose_word, is_read_once, open_named};
-use crate::sources::{http_url, page_name};
+use crate::sources::{DATA_URL, as_data_url, http_url, page_name};
 use crate::sys::name_of_bytes;
 use phi3v::document::{PDF_HEAD_BYTES, is_pdf};
 use phi3v::files::read_to_limit;
@@ -85,6 +85,11 @@ pub fn find(names: &[OsString], stdin: &mut dyn Read) -> Result<Inputs, BatchErr
                 found.named(name.clone());
             }
             Err(_) if http_url(name).is_some() => found.named(name.clone()),
+            // its answers would be called by all of it
+            Err(_) if as_data_url(name).is_some() => {
+                let error = io::Error::other("a batch takes pictures that data URLs hold in JSON lines only");
+                return Err(BatchError::read(Path::new(DATA_URL), error));
+            }
             Err(error) => match name.to_str().filter(|name| name.contains(['*', '?', '['])) {
                 Some(pattern) => found.pattern(pattern)?,
                 None => return Err(BatchError::read(path, error)),

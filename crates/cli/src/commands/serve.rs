@@ -4,7 +4,7 @@ use crate::args::{AccessArgs, LimitArgs, LogFormat, ServeArgs};
 use crate::documents::Drawer;
 use crate::error::CliError;
 use crate::interrupt::Interrupt;
-use crate::runtime::{self, Runtime};
+use crate::runtime::{self, Beside, Runtime};
 use crate::server::guard::{Guard, KeyFileError};
 use crate::server::limits::{BODIES_MIN, Limits};
 use crate::server::log_writer::{self, LogThread};
@@ -47,7 +47,11 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     let opened = runtime::open(&args.model, &args.context, tiles_max)?.fitting()?;
     opened.tell_demo();
     options.limits.bound_input(opened.input_bytes_left());
-    let (model, input_bytes) = (args.model.clone(), options.limits.input_bytes_max as u64);
+    let model = args.model.clone();
+    let beside = Beside {
+        input_bytes: options.limits.input_bytes_max as u64,
+        decoder_bytes: options.limits.decoders_bytes_max(),
+    };
     let scheme = if options.tls.is_some() { "https" } else { "http" };
     let open_to_all = !options.guard.has_keys() && !args.host.is_loopback();
     let mut context = args.context.clone();
@@ -63,7 +67,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
         let own = opened.checkpoint.preprocessor;
         let image_params = own.with_num_crops(num_crops.unwrap_or(own.num_crops));
         let description = opened.is_demo.then(runtime::demo_notice);
-        loaded(opened.load_for_server(&model, input_bytes)?, image_params, description)
+        loaded(opened.load_for_server(&model, beside)?, image_params, description)
     })?;
     note!("phi3v listens at {scheme}://{} (the page; the API is below /v1)", server.address);
     if open_to_all {

@@ -6,7 +6,7 @@
 //! every page, and out goes a reply with its pixels. The end of the input is the end, in the middle of a page too: nobody is
 //! there who wants it.
 
-use crate::sys::end_with_parent;
+use crate::sys::{end_with_parent, give_way_for_memory};
 use crate::version::VERSION;
 use phi3v::document::PdfError;
 use phi3v::image::{ImageError, ImageLimits, ImageMode};
@@ -149,6 +149,7 @@ pub fn is_asked_for(words: &[OsString]) -> bool {
 /// Draws what comes on stdin until it ends, and returns the number to exit with.
 #[must_use]
 pub fn main() -> u8 {
+    give_way_for_memory();
     end_with_parent();
     let draw = |input| on_a_deep_stack(|| serve(&mut io::BufReader::new(input), &mut io::stdout().lock()));
     u8::from(Input::of_stdin().and_then(draw).is_err())

@@ -13,6 +13,10 @@ const MIB: usize = 1 << 20;
 /// Bodies of the largest size that fit into the input of all requests, at least.
 pub const BODIES_MIN: usize = 4;
 
+/// Requests whose pictures are decoded at one time: enough to hide one behind the other's input, few enough for the transient memory
+/// of decoders ([`Limits::decoders_bytes_max`]).
+pub(super) const DECODERS: usize = 2;
+
 /// Bounds on requests, connections, memory and time, so that no client can take the server from others.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -71,7 +75,7 @@ impl Default for Limits {
             request_time_max: Duration::from_secs(1800),
             drain_time_max: Duration::from_secs(60),
             images_max: 16,
-            // a photograph of 50 megapixels takes 150 MB while it is decoded
+            // a photograph of 50 megapixels takes 150 MB while it is decoded, progressive ones up to 300 more, and rare kinds 800 MB in all
             image: ImageLimits { bytes_max: 24 * MIB, pixels_max: 50_000_000, ..ImageLimits::default() },
             text_bytes_max: crate::bounded::TEXT_BYTES_MAX,
             messages_max: 1024,
@@ -89,10 +93,15 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Holds the input of all requests to what the machine has `left` beside the model, as far as some bodies still fit.
+    /// Bounds the input of all requests by what the model leaves of the machine's memory (`left`), but not below some bodies.
     pub fn bound_input(&mut self, left: Option<u64>) {
         let left = left.and_then(|left| usize::try_from(left).ok()).unwrap_or(usize::MAX);
         self.input_bytes_max = self.input_bytes_max.min(left.max(BODIES_MIN * self.body_bytes_max));
+    }
+
+    /// Returns the most memory that the pictures decoded at one time take, without those that another process decodes.
+    pub fn decoders_bytes_max(&self) -> u64 {
+        self.image.decoder_bytes_max().saturating_mul(DECODERS as u64)
     }
 
     /// The bounds that hold for the file of a picture, wherever it comes from.

@@ -2,7 +2,7 @@
 
 use super::engine_thread::EngineHandle;
 use super::error::ApiError;
-use super::limits::{self, Limits};
+use super::limits::{self, DECODERS, Limits};
 use super::metrics::Metrics;
 use crate::documents::Drawer;
 use crate::sources::{Budget, Inputs, Sources, Turns};
@@ -14,11 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Requests that are decoded at one time: enough to hide one behind the other's input, few enough for a decoder's
-/// transient memory (a picture at the pixel limit takes 150 MB, and as much again to be cut).
-const DECODERS: usize = 2;
-
-/// Requests with files that processes of their own draw at one time. Such a file may take a minute.
+/// Requests with files that other processes draw, at one time. Such a file may take a minute.
 const DRAWERS: usize = 2;
 
 /// Requests whose text becomes ids at one time.

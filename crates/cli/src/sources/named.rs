@@ -1,6 +1,7 @@
 //! Pictures named by a user: files, `-` for stdin, or addresses of hosts that were allowed.
 
 use super::budget::{Inputs, SourceLimits};
+use super::data_url;
 use super::error::NamedImageError;
 use super::grab::Grab;
 use super::hosts::{AllowedHost, Fetcher};
@@ -25,6 +26,9 @@ pub const PAGES_UNASKED_MAX: usize = 16;
 
 /// Pictures that are prepared before anybody takes them.
 const READ_AHEAD_MAX: usize = 8;
+
+/// What a data URL is called: as it was given it may be as long as a picture.
+pub const DATA_URL: &str = "the data URL";
 
 /// Time for a picture that is fetched, redirects included.
 const FETCH_TIME_MAX: Duration = Duration::from_secs(60);
@@ -104,7 +108,9 @@ pub fn check_names(names: &[OsString], allowed: &[AllowedHost]) -> Result<(), Na
     if names.iter().filter(|name| *name == "-").count() > 1 {
         return Err(NamedImageError::StdinTwice);
     }
-    for name in names.iter().filter(|name| *name != "-" && !is_fetched(name, allowed)) {
+    let is_file =
+        |name: &&OsString| *name != "-" && !is_fetched(name, allowed) && as_data_url(name).is_none();
+    for name in names.iter().filter(is_file) {
         refuse_url(name)?;
         if let Err(error) = check_named(Path::new(name)) {
             return Err(NamedImageError::File { name: display_name(name), error });
@@ -322,6 +328,9 @@ fn opened(
 /// [`NamedImageError`]: what is wrong with the name or the file.
 pub fn read_named(source: &OsStr, options: &ImageOptions) -> Result<Vec<u8>, NamedImageError> {
     let ImageOptions { limits, remote, .. } = options;
+    if let Some(url) = as_data_url(source) {
+        return read_data_url(url, limits.bytes_max);
+    }
     match (http_url(source), remote) {
         (Some(url), Some(remote)) => fetch(remote, url, limits.bytes_max),
         _ => {
@@ -330,6 +339,15 @@ pub fn read_named(source: &OsStr, options: &ImageOptions) -> Result<Vec<u8>, Nam
             read.map_err(|error| NamedImageError::File { name: display_name(source), error })
         }
     }
+}
+
+/// The bytes that a data URL holds.
+///
+/// # Errors
+/// [`NamedImageError::Fetch`]: it holds none, or more than `bytes_max`.
+pub fn read_data_url(url: &str, bytes_max: usize) -> Result<Vec<u8>, NamedImageError> {
+    data_url::decode(url, bytes_max)
+        .map_err(|error| NamedImageError::Fetch { url: DATA_URL.to_owned(), error })
 }
 
 /// The bytes of a file or of stdin, of which the decoder tells when they are too many.
@@ -341,7 +359,11 @@ fn read_bytes(source: &OsStr, bytes_max: usize) -> std::io::Result<Vec<u8>> {
 }
 
 fn display_name(source: &OsStr) -> String {
-    if source == "-" { "stdin".to_owned() } else { source.to_string_lossy().into_owned() }
+    match source {
+        _ if source == "-" => "stdin".to_owned(),
+        _ if as_data_url(source).is_some() => DATA_URL.to_owned(),
+        _ => source.to_string_lossy().into_owned(),
+    }
 }
 
 /// The bytes at `url`, at most `bytes_max`. Blocks.
@@ -361,6 +383,20 @@ pub fn http_url(name: &OsStr) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")).then_some(text)
 }
 
+/// The name, if it is a data URL, which holds the picture itself. A question or a file's name may begin like one; what follows
+/// is no kind of contents then, or no comma.
+#[must_use]
+pub fn as_data_url(name: &OsStr) -> Option<&str> {
+    let text = name.to_str()?;
+    let (scheme, rest) = text.split_at_checked(5)?;
+    if !scheme.eq_ignore_ascii_case("data:") {
+        return None;
+    }
+    let (kind, _) = rest.split_once(',')?;
+    let is_kind = kind.contains('/') || kind.to_ascii_lowercase().ends_with(";base64");
+    (is_kind && !kind.contains(char::is_whitespace)).then_some(text)
+}
+
 /// Refuses what is an address of any kind and not a file.
 fn refuse_url(name: &OsStr) -> Result<(), NamedImageError> {
     let url = display_name(name);
@@ -377,6 +413,22 @@ fn refuse_url(name: &OsStr) -> Result<(), NamedImageError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_data_url_is_no_question_and_no_file() {
+        for url in
+            ["data:image/png;base64,AAEC", "DATA:;BASE64,", "data:image/png,%00", "data:;base64,AA\nEC"]
+        {
+            assert_eq!(as_data_url(OsStr::new(url)), Some(url));
+            assert_eq!(display_name(OsStr::new(url)), "the data URL");
+        }
+        for other in
+            ["data:red,green?", "data: a/b, or c?", "data:image/png", "data", "dat\u{e4}:a/b,", "a/b,", ""]
+        {
+            assert_eq!(as_data_url(OsStr::new(other)), None, "{other}");
+            assert_eq!(display_name(OsStr::new(other)), other);
+        }
+    }
 
     #[test]
     fn a_thread_that_panics_ends_with_an_error() {

@@ -21,7 +21,7 @@ const SPECIAL_V4: &[(Ipv4Addr, u32)] = &[
     (Ipv4Addr::new(224, 0, 0, 0), 3),     // multicast, reserved, broadcast
 ];
 
-/// The part of IPv6 that is assigned for global unicast. Mapped IPv4, NAT64, local and multicast lie outside.
+/// The part of IPv6 that is assigned for global unicast. Mapped IPv4, local and multicast lie outside.
 const GLOBAL_V6: (Ipv6Addr, u32) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
 
 /// Networks within it that are not global.
@@ -32,6 +32,10 @@ const SPECIAL_V6: &[(Ipv6Addr, u32)] = &[
     (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20), // documentation
 ];
 
+/// Where NAT64 puts the addresses of hosts that have IPv4 only, in the last 32 bits (RFC 6052). In a network of IPv6 alone the
+/// look-up gives these.
+const NAT64: (Ipv6Addr, u32) = (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96);
+
 /// Whether `address` is of the public internet.
 pub(super) fn is_global(address: IpAddr) -> bool {
     match address {
@@ -40,6 +44,9 @@ pub(super) fn is_global(address: IpAddr) -> bool {
         }
         IpAddr::V6(address) => {
             let within = |&(network, prefix): &(Ipv6Addr, u32)| within_v6(address, network, prefix);
+            if within(&NAT64) {
+                return is_global(Ipv4Addr::from_bits(address.to_bits() as u32).into());
+            }
             within(&GLOBAL_V6) && !SPECIAL_V6.iter().any(within)
         }
     }
@@ -63,8 +70,16 @@ mod tests {
 
     #[test]
     fn public_addresses_are_global() {
-        for address in ["1.1.1.1", "8.8.8.8", "172.32.0.1", "192.0.1.1", "223.255.255.255", "2606:4700::1111"]
-        {
+        for address in [
+            "1.1.1.1",
+            "8.8.8.8",
+            "172.32.0.1",
+            "192.0.1.1",
+            "223.255.255.255",
+            "2606:4700::1111",
+            "64:ff9b::8.8.8.8",
+            "64:ff9b::ac20:1",
+        ] {
             assert!(global(address), "{address}");
         }
     }
@@ -96,7 +111,12 @@ mod tests {
             "::ffff:127.0.0.1",
             "::ffff:8.8.8.8",
             "::127.0.0.1",
+            "64:ff9b::",
             "64:ff9b::7f00:1",
+            "64:ff9b::10.1.2.3",
+            "64:ff9b::169.254.169.254",
+            "64:ff9b::ffff:ffff",
+            "64:ff9b::1:8.8.8.8",
             "64:ff9b:1::1",
             "100::1",
             "2001::1",

@@ -128,6 +128,14 @@ pub(crate) fn away_from_ctrl_c(command: &mut Command) {
     command.process_group(0);
 }
 
+/// Offers this process before all others to a system that has run out of memory, where such can be chosen: its work is one
+/// file's, that of the process that started it everybody's.
+pub(crate) fn give_way_for_memory() {
+    // whoever may not say so, is as likely as others
+    #[cfg(target_os = "linux")]
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
+}
+
 /// Ends this process soon after the one that started it, also where a fork of that one still holds the other end of stdin.
 pub(crate) fn end_with_parent() {
     let parent = parent_id();

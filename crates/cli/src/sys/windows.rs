@@ -120,6 +120,10 @@ pub(crate) fn away_from_ctrl_c(command: &mut std::process::Command) {
     std::os::windows::process::CommandExt::creation_flags(command, NEW_GROUP);
 }
 
+/// A system that has run out of memory gives none, and ends no process.
+#[cfg(windows)]
+pub(crate) fn give_way_for_memory() {}
+
 /// The other end of stdin is closed with the process that has it, and nothing else is to be done.
 #[cfg(windows)]
 pub(crate) fn end_with_parent() {}

@@ -25,6 +25,27 @@ fn the_answer_is_alone_on_stdout_and_the_same_every_time() {
 }
 
 #[test]
+fn a_data_url_is_the_picture_that_it_holds() {
+    let fixture = Fixture::new();
+    let picture = std::fs::read(fixture.path("wide.png")).unwrap();
+    let escaped: String = picture.iter().map(|byte| format!("%{byte:02x}")).collect();
+    let url = format!("data:image/png,{escaped}");
+    let answer = ask(&fixture, &["wide.png", "What?"]).answer();
+    assert_eq!(ask(&fixture, &[&url, "What?"]).answer(), answer);
+    let told = ask(&fixture, &["--verbose", &url, "What?"]).stderr;
+    assert!(told.contains("the data URL") && !told.contains("data:image"), "{told}");
+    let damaged = ask(&fixture, &["data:image/png;base64,%%", "What?"]).refusal(3);
+    assert_eq!(
+        damaged,
+        "error: the data URL is not fetched: the data URL is not valid base64\n\
+         hint: write it as data:image/png;base64,iVBORw0K..., or give the path of a file\n"
+    );
+    let batch = fixture.run(&["batch", &url, "--prompt", "What?", "--out", "out.jsonl"]);
+    let refused = batch.refusal(3);
+    assert!(refused.starts_with("error: cannot read the data URL: ") && refused.len() < 400, "{refused}");
+}
+
+#[test]
 fn flags_may_stand_anywhere() {
     let fixture = Fixture::new();
     let answer = ask(&fixture, &["--detail", "low", "wide.png", "small.png", "What?"]).answer();

@@ -757,6 +757,10 @@ fn a_process_that_draws_ends_with_its_input_in_the_middle_of_a_page() {
     let mut replies =
         BufReader::new(stdout).lines().map(|line| serde_json::from_str(&line.unwrap()).unwrap());
     assert!(matches!(replies.next(), Some(Reply::Ready { .. })));
+    if cfg!(target_os = "linux") {
+        let first = std::fs::read_to_string(format!("/proc/{}/oom_score_adj", child.id())).unwrap();
+        assert_eq!(first.trim(), "1000", "it is ended first where memory runs out");
+    }
     assert!(matches!(replies.next(), Some(Reply::Pages(1))));
     // which takes longer than anybody has
     writeln!(stdin, "{}", serde_json::to_string(&Request { page: 1, num_crops: 1 }).unwrap()).unwrap();

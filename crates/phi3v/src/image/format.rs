@@ -55,6 +55,7 @@ const REFUSED_BY_HEADER: &[(Test, &str)] = &[
     (is_avif, "AVIF"),
     (is_heif, "HEIF"),
     (is_avi, VIDEO_AVI),
+    (is_quicktime, VIDEO_MP4),
     (is_netpbm, "Netpbm"),
     (is_iff, "IFF"),
     (is_qoi, "QOI"),
@@ -228,6 +229,31 @@ fn is_bmp(bytes: &[u8]) -> bool {
 /// The form of RIFF that holds video.
 fn is_avi(bytes: &[u8]) -> bool {
     bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"AVI ")
+}
+
+/// QuickTime older than the box that tells its brands: a box that such files begin with, of a length that fits the file, and
+/// another behind it or the end.
+fn is_quicktime(bytes: &[u8]) -> bool {
+    const NAMES: &[&[u8]] = &[b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"];
+    let name = |at: usize| bytes.get(at.checked_add(4)?..at.checked_add(8)?);
+    let is_known = |at: usize, others: &[&[u8]]| {
+        name(at).is_some_and(|name| NAMES.contains(&name) || others.contains(&name))
+    };
+    if !is_known(0, &[]) {
+        return false;
+    }
+    let length = bytes.first_chunk().map_or(0, |length| u32::from_be_bytes(*length));
+    let end = match (length, bytes.get(8..16).and_then(|length| length.first_chunk())) {
+        // as long as the file, which the last box may be; the length stands behind the name
+        (0, _) => Some(bytes.len()),
+        (1, Some(length)) => usize::try_from(u64::from_be_bytes(*length)).ok().filter(|end| *end >= 16),
+        (2..8, _) | (1, None) => None,
+        (length, _) => usize::try_from(length).ok(),
+    };
+    end.is_some_and(|end| match name(0) {
+        Some(b"moov" | b"mdat") if end == bytes.len() => true,
+        _ => is_known(end, &[b"PICT", b"udta", b"uuid", b"ftyp"]),
+    })
 }
 
 /// `P1` to `P6`, white space and a number; `P7`, a new line and a word of its header, or the number of its older kind. A comment
@@ -462,6 +488,39 @@ mod tests {
         assert_eq!(name_refused(b"\xff\x0a\0"), "JPEG XL");
         assert_eq!(name_refused(b"\0\0\x01\0\x01\0\x10\x10\0\0\x01\0\x18\0"), "Windows icon");
         assert_eq!(name_refused(b"\0\0\x02\0\x01\0\x20\x20\0\0\x05\0\x05\0"), "Windows cursor");
+    }
+
+    #[test]
+    fn quicktime_without_brands_is_a_video() {
+        let atom = |name: &[u8; 4], body: usize| {
+            [&(8 + body as u32).to_be_bytes(), name.as_slice(), &vec![0; body]].concat()
+        };
+        let long = [b"\0\0\0\x01mdat\0\0\0\0\0\0\0\x14", [7; 4].as_slice()].concat();
+        for (file, what) in [
+            ([atom(b"moov", 30), atom(b"mdat", 9)].concat(), "the head first"),
+            ([atom(b"mdat", 9), atom(b"moov", 30)].concat(), "the head last"),
+            ([atom(b"wide", 0), atom(b"mdat", 9)].concat(), "room for a longer length"),
+            ([atom(b"skip", 5), atom(b"free", 3), atom(b"mdat", 1)].concat(), "nothing first"),
+            ([atom(b"pnot", 12), atom(b"PICT", 3)].concat(), "a preview first"),
+            ([long, atom(b"moov", 3)].concat(), "a length of 64 bits"),
+            ([b"\0\0\0\0mdat", [7; 9].as_slice()].concat(), "as long as the file"),
+            (atom(b"moov", 40), "the head alone"),
+            ([atom(b"moov", 30), b"\0\0\x10\0mdat".to_vec()].concat(), "cut short"),
+        ] {
+            assert_eq!(name_refused(&file), "video (MP4 or QuickTime)", "{what}");
+        }
+        for (file, what) in [
+            (b"The free lunch, and what became of it".to_vec(), "a text"),
+            (b"\0\0\0\x09free".to_vec(), "longer than the file"),
+            (atom(b"free", 9), "nothing alone"),
+            (b"\0\0\0\x04moov".to_vec(), "shorter than its head"),
+            (b"\0\0\0\x01mdat\xff\xff\xff\xff\xff\xff\xff\xff".to_vec(), "longer than anything"),
+            ([atom(b"moov", 30), b"\0\0\0\x08what".to_vec()].concat(), "something unknown behind it"),
+            (atom(b"what", 30), "something unknown"),
+        ] {
+            let told = Format::of(&file);
+            assert!(matches!(told, Err(ImageError::NotAnImage { .. })), "{what}: {told:?}");
+        }
     }
 
     #[test]

@@ -25,7 +25,25 @@ impl Default for ImageLimits {
     }
 }
 
+/// Memory that a decoder takes at most for each pixel: coefficients and samples of a progressive CMYK JPEG within a TIFF, or a strip
+/// of four samples of 16 bits beside what becomes of it.
+const DECODER_BYTES_PER_PIXEL: u64 = 16;
+
 impl ImageLimits {
+    /// The most memory that decoding a picture within the limits takes, besides its file: 16 bytes for each pixel. A TIFF that would take
+    /// more is refused. Photographs take 3 to 6 bytes for each.
+    ///
+    /// ```
+    /// use phi3v::image::ImageLimits;
+    ///
+    /// let limits = ImageLimits { pixels_max: 50_000_000, ..ImageLimits::default() };
+    /// assert_eq!(limits.decoder_bytes_max(), 800_000_000);
+    /// ```
+    #[must_use]
+    pub fn decoder_bytes_max(&self) -> u64 {
+        self.pixels_max.saturating_mul(DECODER_BYTES_PER_PIXEL)
+    }
+
     /// Checks the length of a file, which decoders do themselves: for whoever hands a file to something else first.
     ///
     /// # Errors

@@ -336,6 +336,8 @@ def _of_pixels(image: Any, reference: bool) -> Source:
         if image.mode.startswith("I"):
             image = image.convert("I").convert("I;16")
         image = image.convert(_TO_PNG_MODE.get(image.mode, image.mode))
+        if image.mode not in _PNG_MODES:  # which have no transparency, as CMYK; what turns them stands in the PNG
+            image = image.convert("RGB")
         plain = image.mode == "RGB" and "transparency" not in image.info and orientation == 1
         if image.mode in _PNG_MODES and not plain:
             exif = PIL.Image.Exif()

@@ -18,6 +18,8 @@ sys.exit(module.main(["phi3v", *sys.argv[2:]]))
 """
 # How interpreters are called: another program must not be started for one.
 _NAMES = re.compile(r"(python|pypy)w?[\d.]*([dt]|-dbg)?w?(\.exe)?", re.IGNORECASE)
+# Whether the interpreter of a virtual environment starts another, as its child, and only waits for it.
+_IS_LAUNCHER = os.name == "nt" and sys.prefix != sys.base_prefix
 
 
 def interpreter() -> str | None:
@@ -28,7 +30,10 @@ def interpreter() -> str | None:
     if getattr(sys, "frozen", False):
         return None
     if sys.executable and _NAMES.fullmatch(os.path.basename(sys.executable)):
-        return sys.executable
+        base = getattr(sys, "_base_executable", None)
+        is_own = os.path.normcase(sys.executable).startswith(os.path.normcase(os.path.join(sys.prefix, "")))
+        # what is watched is the memory of the process that is started
+        return base if _IS_LAUNCHER and is_own and base and os.access(base, os.X_OK) else sys.executable
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     for prefix in (sys.prefix, sys.base_prefix):
         for place in (("bin", version), ("python.exe",), ("Scripts", "python.exe")):

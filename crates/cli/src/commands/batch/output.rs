@@ -14,11 +14,12 @@ use crate::batch::worker::Sink;
 use crate::bounded;
 use crate::error::CliError;
 use crate::paths::folder_of;
-use crate::sources::http_url;
+use crate::sources::{as_data_url, http_url};
 use crate::{note, tell};
 use phi3v::error::count;
 use phi3v::files::{Existing, NewFile, open_in_place};
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -342,13 +343,14 @@ impl Sidecars {
     }
 }
 
-/// Where files beside all pictures go, whichever part this is: so each part calls them the same. Pictures from addresses have
-/// none.
+/// Where files beside all pictures go, whichever part this is: so each part calls them the same. Pictures from addresses, and those
+/// that addresses hold, have none.
 fn beside(args: &BatchArgs, found: &Inputs, questions: &[Question]) -> Vec<Beside> {
     let (Some(form), Inputs::Pictures { items, .. }, [_]) = (args.sidecar, found, questions) else {
         return Vec::new();
     };
-    let here = || items.iter().filter(|item| http_url(&item.source).is_none());
+    let is_file = |source: &OsStr| http_url(source).or_else(|| as_data_url(source)).is_none();
+    let here = || items.iter().filter(|item| is_file(&item.source));
     let paths: Vec<PathBuf> = here().map(place_of).collect();
     let places = here().zip(sidecar::places(&paths, form.form()));
     places.map(|(item, path)| Beside { input_id: item.id.clone(), path }).collect()

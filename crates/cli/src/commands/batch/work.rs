@@ -194,7 +194,8 @@ impl Asking<'_> {
             image_params: own.with_num_crops(args.picture.num_crops(own.num_crops)),
             context_tokens: self.context_tokens(),
         };
-        let limits = Limits { image: args.picture.limits.limits(), ..Limits::default() };
+        let image = args.picture.limits.limits();
+        let limits = Limits { image, remote_bytes_max: image.bytes_max, ..Limits::default() };
         Ok(Offline::new(model, sources, limits, self.runtime.clone()))
     }
 

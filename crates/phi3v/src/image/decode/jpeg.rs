@@ -1,17 +1,18 @@
 //! JPEG, all kinds of 8 bits that are coded with loss.
 
+mod scans;
+
 use phi3v_jpeg::{Jpeg as Stream, JpegError};
 
 use super::super::error::ImageError;
 use super::super::orientation::Orientation;
 use super::super::{ImageLimits, ImageMode, Size};
 use super::raster::{Layout, Raster, cmyk_to_rgb};
+use scans::Scans;
 
 const FORMAT: &str = "JPEG";
 /// The application segments in which EXIF stands.
 const EXIF: u8 = 1;
-/// Encoders make about ten scans; at 100 an image at the limit of pixels still takes seconds and not hours.
-const SCANS_MAX: usize = 100;
 
 pub(super) fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<Raster, ImageError> {
     let image = decompress(bytes, limits)?;
@@ -52,10 +53,12 @@ fn decompress_by(
     limits: &ImageLimits,
     read: impl FnOnce(Stream<'_>) -> Result<Vec<u8>, JpegError>,
 ) -> Result<Jpeg, ImageError> {
-    check_scans(bytes)?;
+    let scans = Scans::of(bytes);
+    scans.check_count()?;
     let stream = Stream::open(bytes, EXIF).map_err(|fault| error(fault, bytes.len()))?;
     let (size, components) = (Size { width: stream.width(), height: stream.height() }, stream.components());
     limits.check_size(size)?;
+    scans.check_passes()?;
     let exif = stream.segments().find(|body| body.starts_with(b"Exif\0\0"));
     let orientation = exif.map(Orientation::from_exif).unwrap_or_default();
     let samples = read(stream).map_err(|fault| error(fault, size.pixels() as usize * components))?;
@@ -76,29 +79,4 @@ fn error(error: JpegError, bytes: usize) -> ImageError {
 fn inverted_cmyk_to_rgb(mut samples: Vec<u8>) -> Result<Vec<u8>, ImageError> {
     samples.iter_mut().for_each(|v| *v = 255 - *v);
     cmyk_to_rgb(&samples)
-}
-
-/// A small file with many scans is a trap: each costs a pass over all pixels.
-fn check_scans(bytes: &[u8]) -> Result<(), ImageError> {
-    let (mut rest, mut scans) = (bytes, 0);
-    while let Some(at) = rest.iter().position(|byte| *byte == 0xff) {
-        rest = &rest[at + 1..];
-        let Some((&marker, body)) = rest.split_first() else { break };
-        match marker {
-            // the end: what stands behind it (a phone's film, raw data) is no part of the image
-            0xd9 => break,
-            // a segment, whose length counts its own two bytes
-            0xc0..=0xcf | 0xda..=0xfe => {
-                scans += usize::from(marker == 0xda);
-                let length = body.first_chunk().map_or(2, |length| usize::from(u16::from_be_bytes(*length)));
-                rest = body.get(length.max(2)..).unwrap_or_default();
-            }
-            // a stuffed zero, padding, a restart
-            _ => {}
-        }
-    }
-    if scans <= SCANS_MAX {
-        return Ok(());
-    }
-    Err(ImageError::Frames { format: FORMAT, frames: scans, limit: SCANS_MAX })
 }

@@ -187,11 +187,12 @@ impl<'a> Container<'a> {
     /// The file with flags in its header that are true. The decoder goes by them, and misses what they announce;
     /// libwebp goes by what is there.
     fn with_true_flags<'b>(&self, bytes: &'b [u8]) -> Cow<'b, [u8]> {
-        let Some(at) = self.flags else { return Cow::Borrowed(bytes) };
-        let flags = self.announced & ANIMATED | if self.alpha { ALPHA } else { 0 };
-        if flags == self.announced {
-            return Cow::Borrowed(bytes);
-        }
+        self.with_flags(bytes, self.announced & ANIMATED | if self.alpha { ALPHA } else { 0 })
+    }
+
+    /// The file with these flags in its header, if it has one.
+    fn with_flags<'b>(&self, bytes: &'b [u8], flags: u8) -> Cow<'b, [u8]> {
+        let Some(at) = self.flags.filter(|_| flags != self.announced) else { return Cow::Borrowed(bytes) };
         let mut bytes = bytes.to_vec();
         bytes[at] = flags;
         Cow::Owned(bytes)

@@ -5,7 +5,7 @@ use super::directory::place;
 use super::header::{Header, Photometric};
 use super::jpeg_stream::JpegStream;
 use super::ycbcr::Subsampling;
-use super::{FORMAT, ImageError, ImageLimits, damaged, gathered, jpeg, tag, zeros};
+use super::{FORMAT, ImageError, ImageLimits, Size, damaged, gathered, jpeg, tag, unsupported, zeros};
 
 /// Longest JPEG tables, which are read for every strip: four of quantization and eight of Huffman codes take 2.8 kB.
 const JPEG_TABLES_MAX: usize = 8 << 10;
@@ -35,6 +35,7 @@ impl<'a> Header<'a> {
         if places.offsets.len() < chunks {
             return Err(ImageError::Truncated { format: FORMAT });
         }
+        self.check_memory(limits)?;
         let mut samples = zeros(self.width as usize * self.height as usize * self.samples)?;
         // Tiles may share their bytes, all white ones for example. But bytes that become no pixels are paid for once,
         // so that a small file cannot ask for endless work.
@@ -49,6 +50,18 @@ impl<'a> Header<'a> {
             self.place_chunk(&unpacked, cell % across, cell / across, plane, &mut samples);
         }
         Ok(samples)
+    }
+
+    /// Refuses an image whose pixels, with the largest chunk as it is stored, take more memory than decoding may.
+    fn check_memory(&self, limits: &ImageLimits) -> Result<(), ImageError> {
+        let pixels = Size { width: self.width, height: self.height }.pixels();
+        let chunk = self.rows_bytes(self.chunk.height as usize) as u64;
+        let bytes = pixels.saturating_mul(self.samples as u64).saturating_add(chunk);
+        let limit = limits.decoder_bytes_max();
+        if bytes > limit {
+            return Err(unsupported(&format!("unpacked it takes {bytes} bytes, the limit is {limit}")));
+        }
+        Ok(())
     }
 
     fn places(&self) -> Result<Places, ImageError> {

@@ -5,6 +5,16 @@ use super::compression::Compression;
 use super::header::{Header, SampleFormat};
 use super::{ImageError, ImageMode, gathered};
 
+/// Of every `N` bytes one, where they stand: a strip may be as large as the image, and is not there twice.
+fn narrowed<const N: usize>(mut bytes: Vec<u8>, narrow: impl Fn(&[u8]) -> u8) -> Vec<u8> {
+    let values = bytes.len() / N;
+    for value in 0..values {
+        bytes[value] = narrow(&bytes[value * N..][..N]);
+    }
+    bytes.truncate(values);
+    bytes
+}
+
 impl Header<'_> {
     /// Makes 8-bit samples of a chunk's bytes; those of fewer than 8 bits are not yet stretched.
     pub(super) fn to_samples(&self, mut bytes: Vec<u8>) -> Result<Vec<u8>, ImageError> {
@@ -21,14 +31,8 @@ impl Header<'_> {
                 let rows = bytes.chunks_exact(row_bytes);
                 gathered(rows.len() * width, rows.flat_map(|row| self.narrow_12(row)))
             }
-            16 => {
-                let values = bytes.chunks_exact(2);
-                gathered(values.len(), values.map(|v| self.narrow_16(self.number(v) as u16)))
-            }
-            32 => {
-                let values = bytes.chunks_exact(4);
-                gathered(values.len(), values.map(|v| self.narrow_32(self.number_32(v))))
-            }
+            16 => Ok(narrowed::<2>(bytes, |v| self.narrow_16(self.number(v) as u16))),
+            32 => Ok(narrowed::<4>(bytes, |v| self.narrow_32(self.number_32(v)))),
             bits => unpack_bits(&bytes, width, row_bytes, bits),
         }
     }

@@ -5,7 +5,7 @@ use super::super::super::orientation::Orientation;
 use super::super::super::room::zeros;
 use super::super::super::{ImageLimits, ImageMode, Size};
 use super::super::raster::{Layout, Raster};
-use super::{Container, damaged, error, stated_part};
+use super::{ALPHA, ANIMATED, Container, damaged, error, stated_part};
 use image_webp::WebPDecoder;
 use std::io::Cursor;
 use std::time::Duration;
@@ -29,12 +29,14 @@ impl Frames {
         if container.frame.is_none() {
             return Ok(None);
         }
-        let mut decoder = WebPDecoder::new(Cursor::new(bytes.to_vec())).map_err(error)?;
-        let (width, height) = decoder.dimensions();
-        limits.check_size(Size { width, height })?;
-        if !decoder.is_animated() {
+        if container.announced & ANIMATED == 0 {
             return Err(damaged("its header tells of no animation"));
         }
+        // where no frame has been the canvas is clear, whatever the header says of alpha; what else it announces may be missing
+        let bytes = container.with_flags(bytes, ANIMATED | ALPHA).into_owned();
+        let mut decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(error)?;
+        let (width, height) = decoder.dimensions();
+        limits.check_size(Size { width, height })?;
         // whatever the file advises: nothing is below the frames, as libwebp has it
         decoder.set_background_color([0; 4]).map_err(error)?;
         let exif = container.exif.filter(|_| mode == ImageMode::AsSeen);
