@@ -342,6 +342,27 @@ impl Observer for Tokens<'_> {
 }
 
 #[test]
+fn who_asks_beside_many_questions_is_answered_before_their_end() {
+    // with answers of one token no sequence ever decodes, nor is one divided
+    let (short, long) = (vec![vec![7], vec![9]], vec![vec![7, 3, 2], vec![7, 9, 2]]);
+    for (answers, are_divided) in [(short, false), (long, true)] {
+        let question = |seed| ScoredPrompt { input_ids: text(seed, 20), answers: answers.clone() };
+        let mut engine = engine();
+        let many = Request::scoring(text(1, 70), Vec::new(), (0..400).map(question).collect());
+        let many = engine.submit(many).unwrap();
+        (0..5).for_each(|_| assert!(engine.step(&mut ()).is_empty()));
+        assert_eq!(engine.load().running > 1, are_divided);
+        let later = engine.submit(Request::greedy(text(2, 900), Vec::new(), 4)).unwrap();
+        let mut ended = Vec::new();
+        while !engine.is_idle() {
+            let outputs = engine.step(&mut ()).into_iter();
+            ended.extend(outputs.filter(|o| matches!(o.event, Event::Finished(_))).map(|output| output.id));
+        }
+        assert_eq!(ended, [later, many]);
+    }
+}
+
+#[test]
 fn each_prompt_keeps_the_factors_for_its_length() {
     let mut checkpoint = checkpoint();
     checkpoint.config.original_max_position_embeddings = 60;
