@@ -455,6 +455,45 @@ def test_streams_of_asyncio(demo, talker):
     assert asyncio.run(main()) == [COVER_ANSWER] * 20
 
 
+def test_a_conversation_has_one_answer_on_its_way(talker):
+    chat = talker.chat(**LONG)
+    roles = ["user", "assistant"]
+
+    def said():
+        return [message["content"] for message in chat.messages]
+
+    stream = chat.stream("Tell me a story")
+    next(stream)
+    for ask in (chat.ask, chat.stream):
+        with pytest.raises(phi3v.OptionError, match="the answer before has not ended"):
+            ask("And another")
+    stream.close()
+    assert said() == ["Tell me a story", stream.answer]
+    again = chat.ask("And another", max_new_tokens=5)
+    assert said()[2:] == ["And another", again]
+    # what nobody reads any more keeps nobody
+    chat.stream("Who was that?")
+    third = chat.ask("Once more", max_new_tokens=5)
+    assert said()[4:] == ["Once more", third]
+    failing = chat.stream("And this?", max_new_tokens=10**9)
+    with pytest.raises(phi3v.RoomError):
+        list(failing)
+    chat.ask("Well?", max_new_tokens=5)
+
+    async def leave():
+        async for _ in chat.stream("Tell me a story"):
+            break
+        unread = chat.stream("And another")
+        with pytest.raises(phi3v.OptionError, match="the answer before has not ended"):
+            chat.stream("And one more")
+        unread.close()
+        chat.ask("The last", max_new_tokens=5)
+
+    asyncio.run(leave())
+    assert [message["role"] for message in chat.messages] == roles * (len(chat.messages) // 2)
+    assert said()[8::2] == ["Tell me a story", "The last"]
+
+
 def test_a_conversation_stays_known(demo, talker):
     chat = demo.chat(COVER, system="Be brief.")
     first = chat.ask(TITLE)
