@@ -160,7 +160,7 @@ fn started(hub: &HubOptions, model: &ModelArgs, context: &ContextArgs) -> Result
     let card = opened.device.card().map_or_else(String::new, |card| card.name);
     let device = opened.device.cpu().map_or(card, words);
     let scoring = opened.scoring(model);
-    let Runtime { engine, tokenizer, name } = opened.load(model)?;
+    let Runtime { engine, tokenizer, name } = opened.load_for_program(model)?;
     let context_tokens = engine.context_tokens();
     let engine =
         EngineHandle::start(engine).map_err(|error| work::no_thread("the engine's thread", error))?;

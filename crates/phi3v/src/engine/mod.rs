@@ -146,6 +146,9 @@ pub struct EngineOptions {
     pub running_max: Option<usize>,
     /// Tokens that the KV cache holds where it is to hold more than `context_tokens`, for many long sequences.
     pub cache_tokens: usize,
+    /// Whether the KV cache takes memory for more than `context_tokens` before it forgets what sequences that have ended have
+    /// left in it; else it does so only for sequences that run together.
+    pub cache_grows_to_keep: bool,
     /// Requests that may wait.
     pub waiting_max: usize,
     /// Bytes of image embeddings kept for later questions, and as many of those that were encoded ahead of their requests.
@@ -170,6 +173,7 @@ impl Default for EngineOptions {
             context_tokens: 8192,
             running_max: None,
             cache_tokens: 0,
+            cache_grows_to_keep: true,
             waiting_max: 64,
             // some ten images at num_crops 16: 1,921 rows x 3,072 values x 4 bytes = 23.6 MB each
             image_cache_bytes_max: 256 << 20,

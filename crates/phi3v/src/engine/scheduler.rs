@@ -106,15 +106,17 @@ struct Division {
 impl Scheduler {
     /// What the options leave to the device is as `sizes` has it.
     pub(super) fn new(options: EngineOptions, sizes: Sizes) -> Self {
-        let cache_tokens = options.context_tokens.max(options.cache_tokens);
-        let blocks = u32::try_from(cache_tokens.div_ceil(KV_BLOCK_TOKENS)).unwrap_or(u32::MAX).max(1);
+        let blocks_of =
+            |tokens: usize| u32::try_from(tokens.div_ceil(KV_BLOCK_TOKENS)).unwrap_or(u32::MAX).max(1);
+        let blocks = BlockManager::new(blocks_of(options.context_tokens.max(options.cache_tokens)));
+        let at_first = blocks_of(options.context_tokens);
         Self {
             options,
             running_max: options.running_max.unwrap_or(sizes.few_rows_max).max(1),
             prefill_chunk_alone: options.prefill_chunk_alone.unwrap_or(sizes.prefill_chunk),
             prefill_remainder_min: prompt_rows_min(sizes),
             few_rows_max: sizes.few_rows_max,
-            blocks: BlockManager::new(blocks),
+            blocks: if options.cache_grows_to_keep { blocks } else { blocks.forgetting(at_first) },
             waiting: VecDeque::new(),
             running: Vec::new(),
             clock: 0,
@@ -398,7 +400,7 @@ impl Scheduler {
         let failed = self.running.extract_if(.., |sequence| in_doubt(sequence)).map(|sequence| sequence.id);
         let failed = failed.collect();
         let remaining = self.running.iter().map(|sequence| sequence.blocks.as_slice());
-        self.blocks = BlockManager::holding(self.blocks.total(), remaining);
+        self.blocks = self.blocks.holding(remaining);
         Some(Repair { found: damage.found, failed })
     }
 
