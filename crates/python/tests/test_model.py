@@ -260,6 +260,23 @@ def test_forms(demo):
     assert demo.ask(TITLE, COVER, schema=found) == found, "an object stands for its class"
 
 
+def test_a_form_is_the_same_however_often_it_is_asked_for(demo):
+    """More forms than are kept, and two that tell apart only by the order of their properties."""
+    text = {"type": "string", "maxLength": 20}
+
+    def schema(*names):
+        properties = dict.fromkeys(names, text)
+        return {"type": "object", "properties": properties, "required": list(names), "additionalProperties": False}
+
+    forms = [schema("title", "author"), schema("author", "title"), *(schema(f"part{number}") for number in range(9))]
+    for _ in range(2):
+        for form in forms:
+            for _ in range(2):
+                assert list(demo.ask(TITLE, COVER, schema=form)) == list(form["properties"])
+    choices = [["yes", "no"], ["no", "maybe"]]
+    assert all(demo.ask("Is there a dog?", COVER, choices=among) in among for among in choices * 3)
+
+
 class Picky:
     """As a pydantic model whose validator takes nothing."""
 
