@@ -78,6 +78,8 @@ pub struct Reply {
 }
 
 /// Loads a model with the default options: `"demo"` is the built-in one, anything else a folder or a quantized file.
+/// Weights are run as they are, and none are quantized unasked: Phi-3.5-vision's folder takes its 8.3 GB of memory, beside the
+/// context, and half or less as a file that [`quantize`](crate::weights::convert::quantize) made of it.
 ///
 /// ```
 /// let mut session = phi3v::load("demo")?;

@@ -20,6 +20,7 @@ use phi3v::eval::{Sample, Subject};
 use phi3v::image::{ImageInputs, ImageParams, RgbImage, process};
 use phi3v::model::{ModelOptions, Phi3V, RopeFactors};
 use phi3v::processor::{answer_ids, chat_prompt};
+use phi3v::sampler::SamplingParams;
 use phi3v::tokenizer::Tokenizer;
 use phi3v_kernels::KvFormat;
 use rand_pcg::Pcg64;
@@ -430,6 +431,19 @@ fn what_cannot_be_scored_is_refused() {
     let long = ScoredPrompt { input_ids: text(0, 8190), answers: vec![vec![4; 3], vec![4]] };
     let error = refused(vec![1], Vec::new(), vec![prompt(&[&[4]]), long]);
     assert_eq!(error, EngineError::ContextLength { prompt: 8191, answer: 3, context: 8192 });
+    // what only generated answers have
+    let scoring = || Request::scoring(vec![1], Vec::new(), vec![prompt(&[&[4], &[5]])]);
+    let logprobs = SamplingParams { logprobs: Some(0), ..SamplingParams::default() };
+    for (request, option) in [
+        (Request { stop: vec!["x".to_owned()], ..scoring() }, "stop strings"),
+        (Request { sampling: logprobs, ..scoring() }, "logprobs"),
+    ] {
+        match engine().submit(request) {
+            Err(phi3v::Error::Engine(error)) => assert_eq!(error, EngineError::NothingToGenerate { option }),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(engine().submit(scoring()).is_ok());
 }
 
 /// The fixture's tokenizer, and the hub's where it is there.
