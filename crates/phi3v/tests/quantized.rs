@@ -92,10 +92,14 @@ fn every_tensor_comes_back_in_the_format_of_its_role() {
     }
 }
 
-/// What is told of a request: its tokens with the bits of their log probabilities, and how many of its prompt's were known.
+/// A token's id, and the bits of its log probability.
+type Scored = (u32, u32);
+
+/// What is told of a request: its tokens, the likeliest at each place, and how many of its prompt's were known.
 #[derive(Debug, Default, PartialEq)]
 struct Told {
-    tokens: Vec<(u32, u32, Vec<(u32, u32)>)>,
+    tokens: Vec<Scored>,
+    top: Vec<Vec<Scored>>,
     cached: usize,
 }
 
@@ -108,8 +112,8 @@ fn answers(engine: &mut Engine<Device>, requests: Vec<Request>) -> Vec<Told> {
             let told = &mut told[ids.iter().position(|id| *id == output.id).unwrap()];
             match output.event {
                 Event::Token(token) => {
-                    let top = token.top.iter().map(|(id, log)| (*id, log.to_bits())).collect();
-                    told.tokens.push((token.id, token.logprob.unwrap().to_bits(), top));
+                    told.top.push(token.top.iter().map(|(id, log)| (*id, log.to_bits())).collect());
+                    told.tokens.push((token.id, token.logprob.unwrap().to_bits()));
                 }
                 Event::Finished(finished) => told.cached = finished.usage.cached_tokens,
                 Event::Failed(error) => panic!("{error}"),
