@@ -28,10 +28,6 @@ const SLOW: Duration = Duration::from_secs(1);
 /// Bytes of weights above which the memory plan is printed without being asked for: 1 GB.
 const TOLD_MIN_BYTES: u64 = 1_000_000_000;
 
-/// Tokens that an answer is expected to take with its prompt where many run together, at most: those of the largest picture
-/// and the longest answer by default.
-const SEAT_TOKENS_MAX: usize = 4096;
-
 /// A checkpoint that is open, and how it is to be run; nothing large has been read yet.
 pub struct Opened {
     /// The checkpoint, its weights mapped.
@@ -317,11 +313,6 @@ impl Beside {
     }
 }
 
-/// Tokens of a KV cache for so many answers at a time, as far as memory allows.
-fn cache_tokens(plan: &MemoryPlan, running_max: usize) -> usize {
-    plan.cache_tokens(running_max * plan.context_tokens.min(SEAT_TOKENS_MAX))
-}
-
 impl Opened {
     /// Says that it is the demo model that will answer, if it is: a stranger takes it for the real one.
     pub fn tell_demo(&self) {
@@ -375,7 +366,7 @@ impl Opened {
         let few_rows_max = self.device.sizes().few_rows_max;
         let width = width.unwrap_or(few_rows_max).min(few_rows_max);
         self.load_with(model, |plan, options| {
-            let cache_tokens = cache_tokens(plan, width);
+            let cache_tokens = plan.cache_tokens_of(width);
             EngineOptions { running_max: Some(width), cache_tokens, ..options }.for_batch()
         })
     }
@@ -393,6 +384,19 @@ impl Opened {
         Some(plan.available_bytes?.saturating_sub(plan.total_bytes()))
     }
 
+    /// Loads the model for a program that asks one question or many at a time, and does other things too. Its KV cache holds as
+    /// many answers as run together, as far as memory allows, and takes more than for one only while they do.
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load).
+    pub fn load_for_program(self, model: &ModelArgs) -> Result<Runtime, CliError> {
+        let running_max = self.device.sizes().few_rows_max;
+        self.load_with(model, |plan, options| {
+            let cache_tokens = plan.cache_tokens_of(running_max);
+            EngineOptions { cache_tokens, cache_grows_to_keep: false, ..options }
+        })
+    }
+
     /// Loads the model for a server, whose requests take `beside` as well. Its KV cache holds as many
     /// answers as run together, as far as memory allows; the queue is the server's to bound.
     ///
@@ -406,7 +410,7 @@ impl Opened {
             let image_bytes = options.image_cache_bytes_max as u64;
             let beside = beside.map_or(image_bytes, |beside| beside.bytes(plan.available_bytes, image_bytes));
             let image_cache_bytes = plan.image_cache_bytes.saturating_add(beside);
-            let cache_tokens = cache_tokens(&MemoryPlan { image_cache_bytes, ..*plan }, running_max);
+            let cache_tokens = MemoryPlan { image_cache_bytes, ..*plan }.cache_tokens_of(running_max);
             EngineOptions { cache_tokens, waiting_max: usize::MAX, ..options }
         })
     }

@@ -100,7 +100,8 @@ struct Running<K> {
 }
 
 impl<'e, B: Backend, K, E: From<Error>> Batch<'e, B, K, E> {
-    /// Requests of `source` on `engine`, which should have no others: it ends when no more are coming.
+    /// Requests of `source` on `engine`: it ends when no more are coming. What happens meanwhile to others that the engine has
+    /// is reported by its next [`step`](Engine::step) behind the batch.
     pub fn new(engine: &'e mut Engine<B>, source: Coming<Vec<Asked<K, E>>>) -> Self {
         let (taken, ended) = (VecDeque::new(), VecDeque::new());
         Self { engine, source: Some(source), taken, running: HashMap::new(), ended }
@@ -116,7 +117,7 @@ impl<'e, B: Backend, K, E: From<Error>> Batch<'e, B, K, E> {
         let mut ended = Vec::new();
         self.take(&mut ended);
         if !self.engine.is_idle() {
-            for output in self.engine.step(&mut ()) {
+            for output in self.engine.step_for(|id| self.running.contains_key(&id)) {
                 self.deliver(output, &mut ended);
             }
         }

@@ -80,7 +80,7 @@ impl Conversation {
     /// The ids of the prompt for the next answer, `[tokens]`, with `-i` at the rows of image `i`.
     ///
     /// # Errors
-    /// [`ProcessorError::NoMessages`] before the first question.
+    /// [`ProcessorError::NoMessages`] where nothing was said.
     pub fn input_ids(&self, tokenizer: &Tokenizer) -> Result<Vec<i64>, ProcessorError> {
         let rows: Vec<usize> = self.images.iter().map(|image| image.num_img_tokens()).collect();
         processor::chat_prompt(tokenizer, &self.messages, &rows)
@@ -89,8 +89,8 @@ impl Conversation {
     /// The request for the next answer, for an engine whose context holds `context_tokens` tokens.
     ///
     /// # Errors
-    /// Sampling parameters out of range, or no question. A prompt that leaves no tokens for an answer is for the engine to
-    /// refuse.
+    /// Sampling parameters out of range, [`ProcessorError::NoMessages`], or [`ProcessorError::NoQuestion`] before the first
+    /// question and where the last was answered. A prompt that leaves no tokens for an answer is for the engine to refuse.
     pub fn request(
         &self,
         tokenizer: &Tokenizer,
@@ -99,10 +99,20 @@ impl Conversation {
     ) -> Result<Request> {
         let GenerationOptions { sampling, max_new_tokens, stop } = options.clone();
         sampling.validate()?;
+        self.check_asks()?;
         let input_ids = self.input_ids(tokenizer)?;
         let budget = context_tokens.saturating_sub(input_ids.len()).max(1);
         let max_new_tokens = max_new_tokens.unwrap_or(budget.min(DEFAULT_MAX_NEW_TOKENS));
         Ok(Request { sampling, stop, ..Request::greedy(input_ids, self.images.clone(), max_new_tokens) })
+    }
+
+    /// Whether there is something to answer: a prompt that ends otherwise would be gone on with in anybody's name.
+    fn check_asks(&self) -> Result<(), ProcessorError> {
+        match self.messages.last().map(|message| message.role) {
+            None => Err(ProcessorError::NoMessages),
+            Some(Role::User) => Ok(()),
+            Some(last) => Err(ProcessorError::NoQuestion { last }),
+        }
     }
 
     /// The request for the scores of the choices of `questions`, of which there is one at least, for an engine whose context
@@ -174,6 +184,29 @@ mod tests {
             "<|system|>\nBe brief.<|end|>\n<|user|>\n<|image_1|>\nWhat is it?<|end|>\n<|assistant|>\nA cat.<|end|>\n\
              <|user|>\n<|image_2|>\nAnd this?<|end|>\n<|assistant|>\n",
         );
+    }
+
+    #[test]
+    fn only_a_question_is_answered() {
+        let tokenizer = tokenizer();
+        let request = |conversation: &Conversation| {
+            conversation.request(&tokenizer, 9_000, &GenerationOptions::default())
+        };
+        let refused = |conversation: &Conversation| match request(conversation) {
+            Err(crate::Error::Processor(error)) => error,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(refused(&Conversation::default()), ProcessorError::NoMessages);
+        let mut conversation = Conversation::new(Some("Be brief."));
+        assert_eq!(refused(&conversation), ProcessorError::NoQuestion { last: Role::System });
+        conversation.ask([], "What is it?");
+        assert!(request(&conversation).is_ok());
+        conversation.answered("A cat.");
+        let error = refused(&conversation);
+        assert_eq!(error.to_string(), "the last message is the assistant's, it must be the user's");
+        assert!(error.hint().is_some());
+        conversation.ask([], "And whose?");
+        assert!(request(&conversation).is_ok());
     }
 
     #[test]

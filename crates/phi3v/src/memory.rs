@@ -17,6 +17,9 @@ use phi3v_kernels::{Backend, HeadDims, KV_BLOCK_TOKENS, KvFormat, Sizes};
 pub const CONTEXT_DEFAULT_MAX: usize = 16_384;
 /// The least context that is chosen unasked: one image at num_crops 1 (313 tokens), a question and an answer.
 pub const CONTEXT_DEFAULT_MIN: usize = 1_024;
+/// Tokens that an answer is expected to take with its prompt where many run together, at most: those of the largest picture
+/// and the longest answer by default.
+const ANSWER_TOKENS: usize = 4_096;
 
 /// Why a model cannot be loaded: too little memory, a context that cannot be, or heads that the device does not take.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -329,6 +332,13 @@ impl MemoryPlan {
             tokens = more;
         }
         tokens
+    }
+
+    /// As [`cache_tokens`](Self::cache_tokens), for so many answers at a time: those of the largest picture and the longest answer
+    /// by default, or of the context where that is smaller.
+    #[must_use]
+    pub fn cache_tokens_of(&self, answers: usize) -> usize {
+        self.cache_tokens(answers.saturating_mul(self.context_tokens.min(ANSWER_TOKENS)))
     }
 
     /// Whether the plan fits with an eighth to spare, for the other programs and for what the plan does not count.

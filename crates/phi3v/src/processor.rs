@@ -44,6 +44,12 @@ pub enum ProcessorError {
     /// The conversation has no message.
     #[error("the conversation has no message, at least 1 is needed")]
     NoMessages,
+    /// An answer is asked for, and the last message is no question.
+    #[error("the last message is the {}'s, it must be the user's", .last.name())]
+    NoQuestion {
+        /// Whose it is.
+        last: Role,
+    },
 }
 
 impl ProcessorError {
@@ -58,7 +64,7 @@ impl ProcessorError {
             Self::RepeatedImage { .. } => {
                 "refer to the picture in words, or give it twice under two numbers".to_owned()
             }
-            Self::NoMessages => "add a message with a question".to_owned(),
+            Self::NoMessages | Self::NoQuestion { .. } => "add a message with a question".to_owned(),
         })
     }
 }

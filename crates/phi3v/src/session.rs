@@ -12,6 +12,7 @@ use crate::memory::{MemoryPlan, MemoryRequest};
 use crate::model::{ModelOptions, Phi3V};
 use crate::tokenizer::Tokenizer;
 use crate::{Result, demo};
+use phi3v_kernels::Backend as _;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -77,6 +78,8 @@ pub struct Reply {
 }
 
 /// Loads a model with the default options: `"demo"` is the built-in one, anything else a folder or a quantized file.
+/// Weights are run as they are, and none are quantized unasked: Phi-3.5-vision's folder takes its 8.3 GB of memory, beside the
+/// context, and half or less as a file that [`quantize`](crate::weights::convert::quantize) made of it.
 ///
 /// ```
 /// let mut session = phi3v::load("demo")?;
@@ -134,9 +137,14 @@ impl Session {
             context: options.context_tokens,
         };
         let (device, plan) = MemoryPlan::on_fitting(device, &options.device, config, &request, &mut |_| {});
-        let context_tokens = plan?.context_tokens;
+        let plan = plan?;
+        let engine_options = EngineOptions {
+            context_tokens: plan.context_tokens,
+            cache_tokens: plan.cache_tokens_of(device.sizes().few_rows_max),
+            cache_grows_to_keep: false,
+            ..engine_options
+        };
         let model = Phi3V::load(device, config, weights, model_options, &mut |_| ())?;
-        let engine_options = EngineOptions { context_tokens, ..engine_options };
         Ok(Self {
             generation: GenerationOptions::default(),
             image_limits: ImageLimits::default(),
@@ -365,7 +373,8 @@ impl Session {
         }
     }
 
-    /// Answers the requests that come from `source`, many at a time, each as soon as it ends; see [`Batch`].
+    /// Answers the requests that come from `source`, many at a time, each as soon as it ends; see [`Batch`]. As many run
+    /// together as suit the device, as far as the memory that was there when the model was loaded holds their keys and values.
     pub fn batch<K, E: From<crate::Error>>(
         &mut self,
         source: Coming<Vec<Asked<K, E>>>,

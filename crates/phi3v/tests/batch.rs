@@ -7,10 +7,11 @@ use common::repository;
 use phi3v::batch::{Asked, Batch, read_ahead};
 use phi3v::chat_template::{Message, Role};
 use phi3v::checkpoint::Checkpoint;
-use phi3v::device::Device;
+use phi3v::device::{Device, DeviceOptions};
 use phi3v::engine::{Engine, EngineOptions, Event, FinishReason, Request};
 use phi3v::image::{ImageInputs, ImageMode, ImageParams, RgbImage, process};
 use phi3v::model::{ModelOptions, Phi3V};
+use phi3v::{Session, SessionOptions};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -198,6 +199,56 @@ fn a_thread_that_panics_does_not_pass_for_the_end_of_the_batch() {
         assert!(reason.contains("a bug of whoever prepares"), "{reason}");
         assert!(engine.is_idle(), "what ran is cancelled");
     }
+}
+
+#[test]
+fn what_happens_to_others_during_a_batch_is_told_behind_it() {
+    let told = |engine: &mut Engine<Device>| {
+        let mut ids = Vec::new();
+        while !engine.is_idle() {
+            for output in engine.step(&mut ()) {
+                match output.event {
+                    Event::Token(token) => ids.push((output.id, token.id)),
+                    Event::Finished(finished) => assert_eq!(finished.reason, FinishReason::Length),
+                    Event::Failed(error) => panic!("{error}"),
+                }
+            }
+        }
+        ids
+    };
+    let mut engine = engine(8, 1);
+    let early = engine.submit(request(0, 0)).unwrap();
+    let late = engine.submit(Request { max_new_tokens: 60, ..request(1, 0) }).unwrap();
+    // this one ends meanwhile, and is told of later
+    engine.run(request(2, 1), &mut ()).unwrap();
+    let source = read_ahead(3..5, 1, ask).unwrap();
+    assert_eq!(Batch::new(&mut engine, source).filter(|ended| ended.result.is_ok()).count(), 5);
+    let behind = told(&mut engine);
+    for (id, request) in [(early, request(0, 0)), (late, Request { max_new_tokens: 60, ..request(1, 0) })] {
+        let mut alone = self::engine(1, 1);
+        let own = alone.submit(request).unwrap();
+        let expected: Vec<u32> = told(&mut alone).into_iter().map(|(_, token)| token).collect();
+        assert_eq!(own.0, 0);
+        let found: Vec<u32> = behind.iter().filter(|told| told.0 == id).map(|told| told.1).collect();
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn a_session_runs_as_many_together_as_suit_the_device() {
+    let device =
+        DeviceOptions { choice: common::test_device(), threads: Some(1), ..DeviceOptions::default() };
+    let options = SessionOptions { device, context_tokens: Some(256), model: None };
+    let session = Session::load("demo", &options).unwrap();
+    let mut engine = session.into_engine();
+    let prompt = |seed: i64| (0..100).map(|i| 3 + (i * i + seed * i) % 250).collect();
+    (0..8).for_each(|seed| {
+        engine.submit(Request::greedy(prompt(seed), Vec::new(), 100)).unwrap();
+    });
+    engine.step(&mut ());
+    // one may have ended with its first token
+    assert!(engine.load().waiting == 0 && engine.load().running > 4, "{:?}", engine.load());
+    assert_eq!(engine.context_tokens(), 256, "of each");
 }
 
 #[test]

@@ -20,6 +20,7 @@ use phi3v::eval::{Sample, Subject};
 use phi3v::image::{ImageInputs, ImageParams, RgbImage, process};
 use phi3v::model::{ModelOptions, Phi3V, RopeFactors};
 use phi3v::processor::{answer_ids, chat_prompt};
+use phi3v::sampler::SamplingParams;
 use phi3v::tokenizer::Tokenizer;
 use phi3v_kernels::KvFormat;
 use rand_pcg::Pcg64;
@@ -342,6 +343,27 @@ impl Observer for Tokens<'_> {
 }
 
 #[test]
+fn who_asks_beside_many_questions_is_answered_before_their_end() {
+    // with answers of one token no sequence ever decodes, nor is one divided
+    let (short, long) = (vec![vec![7], vec![9]], vec![vec![7, 3, 2], vec![7, 9, 2]]);
+    for (answers, are_divided) in [(short, false), (long, true)] {
+        let question = |seed| ScoredPrompt { input_ids: text(seed, 20), answers: answers.clone() };
+        let mut engine = engine();
+        let many = Request::scoring(text(1, 70), Vec::new(), (0..400).map(question).collect());
+        let many = engine.submit(many).unwrap();
+        (0..5).for_each(|_| assert!(engine.step(&mut ()).is_empty()));
+        assert_eq!(engine.load().running > 1, are_divided);
+        let later = engine.submit(Request::greedy(text(2, 900), Vec::new(), 4)).unwrap();
+        let mut ended = Vec::new();
+        while !engine.is_idle() {
+            let outputs = engine.step(&mut ()).into_iter();
+            ended.extend(outputs.filter(|o| matches!(o.event, Event::Finished(_))).map(|output| output.id));
+        }
+        assert_eq!(ended, [later, many]);
+    }
+}
+
+#[test]
 fn each_prompt_keeps_the_factors_for_its_length() {
     let mut checkpoint = checkpoint();
     checkpoint.config.original_max_position_embeddings = 60;
@@ -409,6 +431,19 @@ fn what_cannot_be_scored_is_refused() {
     let long = ScoredPrompt { input_ids: text(0, 8190), answers: vec![vec![4; 3], vec![4]] };
     let error = refused(vec![1], Vec::new(), vec![prompt(&[&[4]]), long]);
     assert_eq!(error, EngineError::ContextLength { prompt: 8191, answer: 3, context: 8192 });
+    // what only generated answers have
+    let scoring = || Request::scoring(vec![1], Vec::new(), vec![prompt(&[&[4], &[5]])]);
+    let logprobs = SamplingParams { logprobs: Some(0), ..SamplingParams::default() };
+    for (request, option) in [
+        (Request { stop: vec!["x".to_owned()], ..scoring() }, "stop strings"),
+        (Request { sampling: logprobs, ..scoring() }, "logprobs"),
+    ] {
+        match engine().submit(request) {
+            Err(phi3v::Error::Engine(error)) => assert_eq!(error, EngineError::NothingToGenerate { option }),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(engine().submit(scoring()).is_ok());
 }
 
 /// The fixture's tokenizer, and the hub's where it is there.

@@ -6,7 +6,12 @@ mod common;
 
 use common::tolerances;
 use phi3v::checkpoint::{Checkpoint, CheckpointError};
+use phi3v::device::Device;
+use phi3v::engine::{Engine, EngineOptions, Event, Request};
 use phi3v::files::{Existing, Files, WriteError, partial_path};
+use phi3v::image::{ImageParams, RgbImage, process};
+use phi3v::model::{ModelOptions, Phi3V};
+use phi3v::sampler::SamplingParams;
 use phi3v::weights::convert::{self, ConvertError, Progress, Target};
 use phi3v::weights::quantized::Quant;
 use phi3v::weights::table::{self, Role};
@@ -15,6 +20,7 @@ use phi3v_kernels::quant::PackedShape;
 use phi3v_kernels::{Format, Precision};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 fn tiny() -> (Files, Checkpoint) {
     let files = Files::Folder(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tiny"));
@@ -82,6 +88,90 @@ fn every_tensor_comes_back_in_the_format_of_its_role() {
             let error: f32 = before.iter().zip(&after).map(|(a, b)| (a - b) * (a - b)).sum();
             let size: f32 = before.iter().map(|a| a * a).sum();
             assert!(error.sqrt() <= bound * size.sqrt(), "{}: {}", spec.name, (error / size).sqrt());
+        }
+    }
+}
+
+/// A token's id, and the bits of its log probability.
+type Scored = (u32, u32);
+
+/// What is told of a request: its tokens, the likeliest at each place, and how many of its prompt's were known.
+#[derive(Debug, Default, PartialEq)]
+struct Told {
+    tokens: Vec<Scored>,
+    top: Vec<Vec<Scored>>,
+    cached: usize,
+}
+
+/// The answers to requests that are all there at once.
+fn answers(engine: &mut Engine<Device>, requests: Vec<Request>) -> Vec<Told> {
+    let ids: Vec<_> = requests.into_iter().map(|request| engine.submit(request).unwrap()).collect();
+    let mut told: Vec<Told> = ids.iter().map(|_| Told::default()).collect();
+    while !engine.is_idle() {
+        for output in engine.step(&mut ()) {
+            let told = &mut told[ids.iter().position(|id| *id == output.id).unwrap()];
+            match output.event {
+                Event::Token(token) => {
+                    told.top.push(token.top.iter().map(|(id, log)| (*id, log.to_bits())).collect());
+                    told.tokens.push((token.id, token.logprob.unwrap().to_bits()));
+                }
+                Event::Finished(finished) => told.cached = finished.usage.cached_tokens,
+                Event::Failed(error) => panic!("{error}"),
+            }
+        }
+    }
+    told
+}
+
+#[test]
+fn answers_of_packed_weights_are_those_of_requests_that_run_alone_to_the_last_bit() {
+    const REQUESTS: usize = 9;
+    let picture = |seed: usize| {
+        let (width, height) = (40 + seed, 64);
+        let pixels = (0..width * height * 3).map(|i| (i * (seed + 3) % 251) as u8).collect();
+        let params = ImageParams { num_crops: 1, ..ImageParams::default() };
+        Arc::new(process(&RgbImage { width, height, pixels }, &params).unwrap())
+    };
+    let request = |input_ids, images| {
+        let sampling = SamplingParams { logprobs: Some(3), ..SamplingParams::default() };
+        Request { sampling, ..Request::greedy(input_ids, images, 150) }
+    };
+    let first = |seed: usize| {
+        let images: Vec<_> = seed.is_multiple_of(4).then(|| picture(seed)).into_iter().collect();
+        let rows = images.iter().flat_map(|image| vec![-1; image.num_img_tokens()]);
+        let text = (0..20 + 37 * seed % 150).map(|i| 3 + ((i * i + 7 * i * seed + seed) % 250) as i64);
+        request([1, 5].into_iter().chain(rows).chain(text).collect(), images)
+    };
+    // the same conversation goes on: what it begins with, the answer too, is in the cache
+    let second = |seed: usize, said: &Told| {
+        let Request { input_ids, images, .. } = first(seed);
+        let said = said.tokens.iter().map(|token| i64::from(token.0));
+        request(input_ids.into_iter().chain(said).chain((0..30).map(|i| 9 + i * i % 200)).collect(), images)
+    };
+    for quant in [Quant::Q8, Quant::Q4] {
+        let (_folder, path) = quantized(quant);
+        let Checkpoint { config, weights, tokenizer, .. } = &Checkpoint::open(&path).unwrap();
+        let engine = |running_max, threads| {
+            let device = common::device(None, Some(threads));
+            let model = Phi3V::load(device, config, weights, ModelOptions::of(weights), &mut |_| ()).unwrap();
+            let cache_tokens = 32_768;
+            let options =
+                EngineOptions { running_max: Some(running_max), cache_tokens, ..EngineOptions::default() };
+            Engine::new(model, Arc::clone(tokenizer), Vec::new(), options).unwrap()
+        };
+        let (mut alone, mut together) = (engine(1, 1), engine(16, 2));
+        let mut one_by_one = |requests: Vec<Request>| -> Vec<Told> {
+            requests.into_iter().flat_map(|request| answers(&mut alone, vec![request])).collect()
+        };
+        let expected = one_by_one((0..REQUESTS).map(first).collect());
+        let found = answers(&mut together, (0..REQUESTS).map(first).collect());
+        assert_eq!(found, expected, "{quant:?}");
+        let go_on = || expected.iter().enumerate().map(|(seed, said)| second(seed, said)).collect();
+        let (expected_next, found_next) = (one_by_one(go_on()), answers(&mut together, go_on()));
+        assert_eq!(found_next, expected_next, "{quant:?}, the second question");
+        for (seed, told) in expected_next.iter().enumerate() {
+            let prompt = first(seed).input_ids.len();
+            assert!(told.cached > prompt, "{quant:?}: {} of {prompt} tokens and the answer", told.cached);
         }
     }
 }

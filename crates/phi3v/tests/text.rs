@@ -443,6 +443,14 @@ fn tokenizers_of_other_rules_are_refused() {
         let refused = Tokenizer::from_json(json.to_string().as_bytes()).unwrap_err();
         assert_eq!(part(refused), "added token", "{spelled}");
     }
+    // the package numbers added tokens as they come, whatever their ids
+    let is_after = |token: &Value| token["content"] == "<|placeholder1|>";
+    let gap = json["added_tokens"].as_array().unwrap().iter().position(is_after).unwrap();
+    let mut fewer = json.clone();
+    fewer["added_tokens"].as_array_mut().unwrap().remove(gap);
+    let refused = Tokenizer::from_json(fewer.to_string().as_bytes()).unwrap_err();
+    assert!(refused.to_string().contains("its place gives it"), "{refused}");
+    assert_eq!(part(refused), "added token");
     let large = vec![b' '; (16 << 20) + 1];
     assert!(matches!(Tokenizer::from_json(&large), Err(TokenizerError::TooLarge { .. })));
     assert_eq!(part(change("\"version\": \"1.0\"", "\"version\": \"2.0\"")), "version");

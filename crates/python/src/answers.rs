@@ -270,7 +270,8 @@ impl Answers {
         generation: &Generation,
     ) -> Result<(Request, Option<Grammar>), phi3v::Error> {
         let Some(form) = generation.form()? else { return Ok((request, None)) };
-        let constraint = self.shared.constraint(&form)?;
+        let Shared { forms, tokenizer, .. } = &*self.shared;
+        let constraint = forms.constraint(tokenizer, &form, generation.form_text())?;
         Ok((Request { constraint: Some(Box::new(constraint)), ..request }, Some(form)))
     }
 

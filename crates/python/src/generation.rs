@@ -63,6 +63,11 @@ impl Generation {
         Ok(form)
     }
 
+    /// What tells its form from every other.
+    pub(crate) fn form_text(&self) -> String {
+        format!("{:?}", (&self.schema, &self.regex, &self.choices))
+    }
+
     /// The library's words for it. Each token's own logarithm is always wanted: words are told with their probability.
     pub(crate) fn options(&self) -> GenerationOptions {
         let default = SamplingParams::default();

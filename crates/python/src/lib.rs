@@ -7,6 +7,7 @@
 mod answers;
 mod engine_thread;
 mod errors;
+mod forms;
 mod generation;
 mod hub;
 mod model;

@@ -2,11 +2,11 @@
 
 use crate::engine_thread::EngineHandle;
 use crate::errors::{self, Class};
+use crate::forms::Forms;
 use crate::hub::Hub;
 use crate::processor::Processor;
 use crate::work;
 use clap::ValueEnum;
-use phi3v::constraint::{ConstraintFactory, Grammar, GrammarConstraint, GrammarLimits};
 use phi3v::decide::Calibration;
 use phi3v::device::DeviceChoice;
 use phi3v::error::count;
@@ -21,7 +21,7 @@ use phi3v_cli::runtime::{self, Runtime, ScoringModel};
 use phi3v_kernels::Cpu;
 use pyo3::prelude::*;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// A loaded model, whose engine runs on a thread of its own.
 #[pyclass(frozen, module = "phi3v._phi3v")]
@@ -40,7 +40,7 @@ pub(crate) struct Shared {
     pub(crate) engine: EngineHandle,
     pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) context_tokens: usize,
-    constraints: OnceLock<ConstraintFactory>,
+    pub(crate) forms: Forms,
     /// The process that has the engine's thread; one that was forked from it has none.
     process: u32,
 }
@@ -60,21 +60,6 @@ impl Shared {
         let (message, hint) =
             ("the model was loaded by the process that this one was forked from", "load it in this one");
         Err(errors::raise(py, Class::Other, message, Some(hint)))
-    }
-
-    /// What holds an answer to a form.
-    ///
-    /// # Errors
-    /// The form cannot be followed.
-    pub(crate) fn constraint(&self, form: &Grammar) -> Result<GrammarConstraint, phi3v::Error> {
-        let factory = match self.constraints.get() {
-            Some(factory) => factory,
-            None => {
-                let made = ConstraintFactory::new(&self.tokenizer, GrammarLimits::default())?;
-                self.constraints.get_or_init(|| made)
-            }
-        };
-        Ok(factory.constraint(form)?)
     }
 }
 
@@ -160,13 +145,13 @@ fn started(hub: &HubOptions, model: &ModelArgs, context: &ContextArgs) -> Result
     let card = opened.device.card().map_or_else(String::new, |card| card.name);
     let device = opened.device.cpu().map_or(card, words);
     let scoring = opened.scoring(model);
-    let Runtime { engine, tokenizer, name } = opened.load(model)?;
+    let Runtime { engine, tokenizer, name } = opened.load_for_program(model)?;
     let context_tokens = engine.context_tokens();
     let engine =
         EngineHandle::start(engine).map_err(|error| work::no_thread("the engine's thread", error))?;
     let processor = Processor { name, tokenizer: Arc::clone(&tokenizer), params };
     let process = std::process::id();
-    let shared = Shared { engine, tokenizer, context_tokens, constraints: OnceLock::new(), process };
+    let shared = Shared { engine, tokenizer, context_tokens, forms: Forms::default(), process };
     Ok(Started { shared, processor, device, scoring })
 }
 

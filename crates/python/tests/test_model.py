@@ -260,6 +260,23 @@ def test_forms(demo):
     assert demo.ask(TITLE, COVER, schema=found) == found, "an object stands for its class"
 
 
+def test_a_form_is_the_same_however_often_it_is_asked_for(demo):
+    """More forms than are kept, and two that tell apart only by the order of their properties."""
+    text = {"type": "string", "maxLength": 20}
+
+    def schema(*names):
+        properties = dict.fromkeys(names, text)
+        return {"type": "object", "properties": properties, "required": list(names), "additionalProperties": False}
+
+    forms = [schema("title", "author"), schema("author", "title"), *(schema(f"part{number}") for number in range(9))]
+    for _ in range(2):
+        for form in forms:
+            for _ in range(2):
+                assert list(demo.ask(TITLE, COVER, schema=form)) == list(form["properties"])
+    choices = [["yes", "no"], ["no", "maybe"]]
+    assert all(demo.ask("Is there a dog?", COVER, choices=among) in among for among in choices * 3)
+
+
 class Picky:
     """As a pydantic model whose validator takes nothing."""
 
@@ -453,6 +470,45 @@ def test_streams_of_asyncio(demo, talker):
         return await asyncio.gather(*(read() for _ in range(20)))
 
     assert asyncio.run(main()) == [COVER_ANSWER] * 20
+
+
+def test_a_conversation_has_one_answer_on_its_way(talker):
+    chat = talker.chat(**LONG)
+    roles = ["user", "assistant"]
+
+    def said():
+        return [message["content"] for message in chat.messages]
+
+    stream = chat.stream("Tell me a story")
+    next(stream)
+    for ask in (chat.ask, chat.stream):
+        with pytest.raises(phi3v.OptionError, match="the answer before has not ended"):
+            ask("And another")
+    stream.close()
+    assert said() == ["Tell me a story", stream.answer]
+    again = chat.ask("And another", max_new_tokens=5)
+    assert said()[2:] == ["And another", again]
+    # what nobody reads any more keeps nobody
+    chat.stream("Who was that?")
+    third = chat.ask("Once more", max_new_tokens=5)
+    assert said()[4:] == ["Once more", third]
+    failing = chat.stream("And this?", max_new_tokens=10**9)
+    with pytest.raises(phi3v.RoomError):
+        list(failing)
+    chat.ask("Well?", max_new_tokens=5)
+
+    async def leave():
+        async for _ in chat.stream("Tell me a story"):
+            break
+        unread = chat.stream("And another")
+        with pytest.raises(phi3v.OptionError, match="the answer before has not ended"):
+            chat.stream("And one more")
+        unread.close()
+        chat.ask("The last", max_new_tokens=5)
+
+    asyncio.run(leave())
+    assert [message["role"] for message in chat.messages] == roles * (len(chat.messages) // 2)
+    assert said()[8::2] == ["Tell me a story", "The last"]
 
 
 def test_a_conversation_stays_known(demo, talker):

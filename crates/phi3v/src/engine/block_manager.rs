@@ -25,6 +25,8 @@ struct Block {
 pub(super) struct BlockManager {
     /// All there may be.
     total: u32,
+    /// Used before idle blocks are.
+    at_first: u32,
     /// Those that were ever used: like the storage, it grows as it is needed.
     blocks: Vec<Block>,
     by_hash: HashMap<BlockHash, u32>,
@@ -38,6 +40,7 @@ impl BlockManager {
     pub(super) fn new(total: u32) -> Self {
         Self {
             total,
+            at_first: total,
             blocks: Vec::new(),
             by_hash: HashMap::new(),
             free: BTreeSet::new(),
@@ -46,10 +49,15 @@ impl BlockManager {
         }
     }
 
-    /// The book-keeping of `total` blocks of which those of `tables` are in use and nothing is known.
-    pub(super) fn holding<'a>(total: u32, tables: impl Iterator<Item = &'a [u32]>) -> Self {
-        let mut manager = Self::new(total);
-        for &id in tables.flatten().filter(|&&id| id < total) {
+    /// The same, which forgets what idle blocks hold before it begins to use more than `at_first`.
+    pub(super) fn forgetting(self, at_first: u32) -> Self {
+        Self { at_first, ..self }
+    }
+
+    /// The book-keeping of as many blocks of which those of `tables` are in use and nothing is known.
+    pub(super) fn holding<'a>(&self, tables: impl Iterator<Item = &'a [u32]>) -> Self {
+        let mut manager = Self::new(self.total).forgetting(self.at_first);
+        for &id in tables.flatten().filter(|&&id| id < self.total) {
             while manager.blocks.len() <= id as usize {
                 let unused = manager.add_block();
                 manager.free.insert(unused);
@@ -148,12 +156,14 @@ impl BlockManager {
         }
     }
 
-    /// The lowest free block, so that memory is taken only as it is needed; else the block idle for longest.
+    /// The lowest free block, so that memory is taken only as it is needed; else one that never was used, of those at first;
+    /// else the block idle for longest.
     fn take_unused(&mut self) -> Option<u32> {
         if let Some(id) = self.free.pop_first() {
             return Some(id);
         }
-        if self.blocks.len() < self.total as usize {
+        let limit = if self.idle.is_empty() { self.total } else { self.at_first.min(self.total) };
+        if self.blocks.len() < limit as usize {
             return Some(self.add_block());
         }
         let (_, id) = self.idle.pop_first()?;
@@ -264,6 +274,23 @@ mod tests {
     }
 
     #[test]
+    fn what_was_left_is_forgotten_before_more_than_at_first_are_used() {
+        let mut manager = BlockManager::new(4).forgetting(2);
+        for byte in 0..3 {
+            let table = manager.reserve(&[], 1).unwrap();
+            manager.publish(table[0], hash(byte));
+            manager.release(&table);
+        }
+        let found = [0, 1, 2].map(|byte| manager.find(&hash(byte)));
+        assert_eq!(found, [None, Some(1), Some(0)], "one after the other they take two");
+        assert_eq!(manager.reserve(&[], 3), Some(vec![1, 0, 2]), "together they take more");
+        assert_eq!(manager.reserve(&[], 1), Some(vec![3]));
+        assert_eq!(manager.reserve(&[], 1), None);
+        let tables: [&[u32]; 1] = [&[1, 0, 2, 3]];
+        assert_eq!(manager.holding(tables.into_iter()).at_first, 2);
+    }
+
+    #[test]
     fn a_published_block_is_shared_and_outlives_its_user() {
         let mut manager = BlockManager::new(3);
         let first = manager.reserve(&[], 2).unwrap();
@@ -334,7 +361,7 @@ mod tests {
             assert_eq!(found.blocks, BTreeSet::from_iter(blocks.iter().copied()), "{name}: {}", found.found);
         }
         let tables: [&[u32]; 2] = [&[0, 1], &[0, 3]];
-        let anew = BlockManager::holding(5, tables.into_iter());
+        let anew = BlockManager::new(5).holding(tables.into_iter());
         assert_eq!(check(&anew, &tables), Ok(()));
         assert_eq!((anew.in_use(), anew.available(), anew.find(&hash(1))), (3, 2, None));
         let beyond = check(&anew, &[&[0, 1], &[0, 3], &[9]]).unwrap_err();

@@ -112,6 +112,12 @@ pub enum EngineError {
     /// A prompt that is to be scored without answers, or with an answer without tokens.
     #[error("a prompt has no answers to score, or one of no tokens")]
     NothingToScore,
+    /// A request that scores, with what only says how an answer is generated.
+    #[error("a request that scores generates nothing, and has {option}")]
+    NothingToGenerate {
+        /// What it has, for people.
+        option: &'static str,
+    },
     /// A bug: two sequences may have written to the same place, so the answer cannot be trusted.
     #[error("the table of the cache's blocks was damaged, and the answer may be wrong from here on")]
     DamagedCache,
@@ -128,6 +134,7 @@ impl EngineError {
             Self::QueueFull { .. } => "try again later",
             Self::DamagedCache => "ask again, and report it",
             Self::NoNewTokens => "ask for at least one token",
+            Self::NothingToGenerate { .. } => "leave it out",
             _ => return None,
         };
         Some(hint.to_owned())
@@ -146,6 +153,9 @@ pub struct EngineOptions {
     pub running_max: Option<usize>,
     /// Tokens that the KV cache holds where it is to hold more than `context_tokens`, for many long sequences.
     pub cache_tokens: usize,
+    /// Whether the KV cache takes memory for more than `context_tokens` before it forgets what sequences that have ended have
+    /// left in it; else it does so only for sequences that run together.
+    pub cache_grows_to_keep: bool,
     /// Requests that may wait.
     pub waiting_max: usize,
     /// Bytes of image embeddings kept for later questions, and as many of those that were encoded ahead of their requests.
@@ -170,6 +180,7 @@ impl Default for EngineOptions {
             context_tokens: 8192,
             running_max: None,
             cache_tokens: 0,
+            cache_grows_to_keep: true,
             waiting_max: 64,
             // some ten images at num_crops 16: 1,921 rows x 3,072 values x 4 bytes = 23.6 MB each
             image_cache_bytes_max: 256 << 20,
@@ -274,7 +285,8 @@ impl<B: Backend> Engine<B> {
     /// Queues a request.
     ///
     /// # Errors
-    /// [`Error::Engine`](crate::Error::Engine): what is wrong with the request, or that too many wait.
+    /// [`Error::Engine`](crate::Error::Engine): what is wrong with the request, or that too many wait, as
+    /// [`has_room`](Self::has_room) tells before.
     pub fn submit(&mut self, mut request: Request) -> Result<RequestId> {
         self.check(&request)?;
         let id = RequestId(self.next_id);
@@ -328,17 +340,22 @@ impl<B: Backend> Engine<B> {
         if request.max_new_tokens == 0 {
             return Err(EngineError::NoNewTokens);
         }
+        request.check_scores_only()?;
         let context = self.context_tokens();
         for (prompt, answer) in request.lengths() {
             if prompt.saturating_add(answer) > context {
                 return Err(EngineError::ContextLength { prompt, answer, context });
             }
         }
-        let waiting = self.load().waiting;
-        if waiting >= self.options.waiting_max {
-            return Err(EngineError::QueueFull { waiting });
+        if !self.has_room() {
+            return Err(EngineError::QueueFull { waiting: self.load().waiting });
         }
         Ok(())
+    }
+
+    /// Whether another request may wait: else [`submit`](Self::submit) refuses it, and it is lost.
+    pub fn has_room(&self) -> bool {
+        self.load().waiting < self.options.waiting_max
     }
 
     /// Tokens that fit: those asked for, and no more than the model's longest context.
@@ -369,9 +386,17 @@ impl<B: Backend> Engine<B> {
     /// Ends requests at once, without a step and without a word of them.
     pub(crate) fn discard(&mut self, ids: &[RequestId]) {
         ids.iter().for_each(|id| self.scheduler.cancel(*id));
-        let mut outputs = self.end_cancelled();
-        outputs.retain(|output| !ids.contains(&output.id));
+        let outputs = self.end_cancelled();
         self.unreported.extend(outputs);
+        self.unreported.retain(|output| !ids.contains(&output.id));
+    }
+
+    /// A step that reports what happened to requests that are `wanted`; the others are told of by the next.
+    pub(crate) fn step_for(&mut self, wanted: impl Fn(RequestId) -> bool) -> Vec<Output> {
+        let outputs = self.step(&mut ()).into_iter();
+        let (told, others) = outputs.partition(|output| wanted(output.id));
+        self.unreported = others;
+        told
     }
 
     /// Whether nothing waits, runs, has to be encoded ahead or has still to be reported by a step.

@@ -1,5 +1,6 @@
 //! What goes into the engine and what comes out of it.
 
+use super::EngineError;
 use crate::constraint::Constraint;
 use crate::image::ImageInputs;
 use crate::sampler::SamplingParams;
@@ -77,7 +78,8 @@ impl Request {
     }
 
     /// A request for the scores of answers to prompts that begin with `input_ids`, which is computed once for all of them.
-    /// Prompts are about those of `images` whose rows they have. Its end brings the scores, and no token comes before.
+    /// Prompts are about those of `images` whose rows they have. Its end brings the scores, and no token comes before; with a
+    /// constraint, stop strings or logprobs it is refused.
     ///
     /// ```
     /// use phi3v::engine::{Request, ScoredPrompt};
@@ -94,6 +96,18 @@ impl Request {
     pub fn scoring(input_ids: Vec<i64>, images: Vec<Arc<ImageInputs>>, scored: Vec<ScoredPrompt>) -> Self {
         let longest = scored.iter().flat_map(|prompt| &prompt.answers).map(Vec::len).max().unwrap_or(0);
         Self { scored, ..Self::greedy(input_ids, images, longest) }
+    }
+
+    /// Refuses what a request that scores has for an answer that is generated.
+    pub(super) fn check_scores_only(&self) -> Result<(), EngineError> {
+        let option = match self {
+            Self { scored, .. } if scored.is_empty() => return Ok(()),
+            Self { constraint: Some(_), .. } => "a constraint",
+            Self { stop, .. } if !stop.is_empty() => "stop strings",
+            Self { sampling: SamplingParams { logprobs: Some(_), .. }, .. } => "logprobs",
+            _ => return Ok(()),
+        };
+        Err(EngineError::NothingToGenerate { option })
     }
 
     /// Tokens of each prompt, and of the longest answer to it.

@@ -106,15 +106,17 @@ struct Division {
 impl Scheduler {
     /// What the options leave to the device is as `sizes` has it.
     pub(super) fn new(options: EngineOptions, sizes: Sizes) -> Self {
-        let cache_tokens = options.context_tokens.max(options.cache_tokens);
-        let blocks = u32::try_from(cache_tokens.div_ceil(KV_BLOCK_TOKENS)).unwrap_or(u32::MAX).max(1);
+        let blocks_of =
+            |tokens: usize| u32::try_from(tokens.div_ceil(KV_BLOCK_TOKENS)).unwrap_or(u32::MAX).max(1);
+        let blocks = BlockManager::new(blocks_of(options.context_tokens.max(options.cache_tokens)));
+        let at_first = blocks_of(options.context_tokens);
         Self {
             options,
             running_max: options.running_max.unwrap_or(sizes.few_rows_max).max(1),
             prefill_chunk_alone: options.prefill_chunk_alone.unwrap_or(sizes.prefill_chunk),
             prefill_remainder_min: prompt_rows_min(sizes),
             few_rows_max: sizes.few_rows_max,
-            blocks: BlockManager::new(blocks),
+            blocks: if options.cache_grows_to_keep { blocks } else { blocks.forgetting(at_first) },
             waiting: VecDeque::new(),
             running: Vec::new(),
             clock: 0,
@@ -282,23 +284,24 @@ impl Scheduler {
         self.running.iter().any(|sequence| !sequence.decoding())
     }
 
-    /// The oldest sequence with an image that has to be encoded next, of the client whose turn it is.
+    /// The sequence with an image that has to be encoded next: the first in line, of the client whose turn it is.
     pub(super) fn needs_image(&self) -> Option<usize> {
         let needs =
             |&index: &usize| self.running[index].image_needed().is_some() && !self.is_held_back(index);
         self.next_in_turn(Work::Image, (0..self.running.len()).filter(needs))
     }
 
-    /// The next chunk of the oldest prompt whose next images are encoded, of the client whose turn it is, and beside it what is
-    /// left of others, as a whole, as far as all together are no more than a chunk while others decode: so nobody's first token
-    /// comes later for it. In the order of the sequences.
+    /// The next chunk of the first prompt in line whose next images are encoded, of the client whose turn it is, and beside it
+    /// what is left of others, as a whole, the first in line first, as far as all together are no more than a chunk while others
+    /// decode: so nobody's first token comes later for it. In the order of the sequences.
     pub(super) fn prompt_chunks(&self) -> Vec<PromptChunk> {
         let ready = |&index: &usize| {
             let sequence = &self.running[index];
             !sequence.decoding() && sequence.image_needed().is_none() && !self.is_held_back(index)
         };
-        let ready: Vec<usize> = (0..self.running.len()).filter(ready).collect();
-        let Some(index) = self.next_in_turn(Work::Prompt, ready.iter().copied()) else { return Vec::new() };
+        let mut ready: Vec<usize> = (0..self.running.len()).filter(ready).collect();
+        ready.sort_by_key(|&index| self.place(Work::Prompt, index));
+        let Some((&index, others)) = ready.split_first() else { return Vec::new() };
         let (alone, rows_min) = (self.prefill_chunk_alone, self.prefill_remainder_min);
         let shared = self.options.prefill_chunk_shared.min(alone).max(rows_min);
         let chunk = if self.someone_decodes() { shared } else { alone.max(rows_min) };
@@ -307,7 +310,7 @@ impl Scheduler {
         let mut chunks = vec![PromptChunk { index, rows: start..end, is_last: end == total }];
         // beside others it would take the kernels for many rows
         let mut spare = if end - start < rows_min { 0 } else { shared.saturating_sub(end - start) };
-        for index in ready.into_iter().filter(|&other| other != index) {
+        for &index in others {
             let rows = self.running[index].left_to_compute();
             // and the logits of all take those for few
             if (rows_min..=spare).contains(&rows.len()) && chunks.len() < self.few_rows_max {
@@ -347,6 +350,9 @@ impl Scheduler {
             self.had_turn(index, Work::Prompt);
         }
         self.running[index].computed = end;
+        if end >= self.running[index].prefill_tokens {
+            self.had_prompt(index);
+        }
     }
 
     /// Whether blocks of a sequence have become full that others do not know yet.
@@ -394,7 +400,7 @@ impl Scheduler {
         let failed = self.running.extract_if(.., |sequence| in_doubt(sequence)).map(|sequence| sequence.id);
         let failed = failed.collect();
         let remaining = self.running.iter().map(|sequence| sequence.blocks.as_slice());
-        self.blocks = BlockManager::holding(self.blocks.total(), remaining);
+        self.blocks = self.blocks.holding(remaining);
         Some(Repair { found: damage.found, failed })
     }
 
@@ -681,7 +687,7 @@ mod tests {
     }
 
     /// A sequence of request 7 that scores `prompts` prompts, each of 10 tokens that all share and `own` of its own.
-    fn scoring(prompts: usize, own: usize) -> Sequence {
+    pub(super) fn scoring(prompts: usize, own: usize) -> Sequence {
         let scored = ScoredPrompt { input_ids: (0..own as i64).collect(), answers: vec![vec![5], vec![6]] };
         let request = Request::greedy((0..10).collect(), Vec::new(), 1);
         let mut request = Request { scored: vec![scored; prompts], ..request };

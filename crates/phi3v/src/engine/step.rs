@@ -55,7 +55,7 @@ impl<B: Backend> Engine<B> {
         self.scheduler.restart_crossing(|tokens| rope.factors_for(tokens));
         self.scheduler.share_published();
         self.settle(observer, &mut outputs);
-        self.admit(&mut outputs);
+        self.admit(observer, &mut outputs);
         self.run_vision(observer, &mut outputs);
         self.run_prefill(observer, &mut outputs);
         if !(self.options.prompts_first && self.scheduler.computes_prompts()) {
@@ -84,12 +84,14 @@ impl<B: Backend> Engine<B> {
         }
     }
 
-    /// Lets waiting sequences in, in order. One whose memory the device refuses fails, and nobody else. What is left is for
-    /// parts of requests that score.
-    fn admit(&mut self, outputs: &mut Vec<Output>) {
+    /// Lets waiting sequences in, in order. One whose memory the device refuses fails, and nobody else: its blocks are there for
+    /// the next. What is left is for parts of requests that score.
+    fn admit(&mut self, observer: &mut dyn Observer, outputs: &mut Vec<Output>) {
         while let Some(Admission { index, blocks }) = self.scheduler.admit() {
             if let Err(error) = self.model.grow_cache(&mut self.cache, blocks) {
                 self.fail(index, error, outputs);
+                // the next would have others, for which there is no memory either
+                self.settle(observer, outputs);
             }
         }
         while let Some(divided) = self.scheduler.divide(&self.tokenizer) {

@@ -23,9 +23,10 @@ struct Parts {
     added_tokens: Vec<Added>,
 }
 
-/// An added token, of which only the text matters here.
+/// An added token, of which only the text and the id matter here.
 #[derive(Deserialize)]
-struct Added {
+pub(super) struct Added {
+    id: u32,
     content: String,
 }
 
@@ -40,8 +41,8 @@ struct ModelPart {
 }
 
 /// Refuses parts that change ids or text. Looks at the file itself and comes first: the tokenizers package panics on
-/// some malformed parts, but not on these.
-pub(super) fn parts(json: &[u8]) -> Result<(), TokenizerError> {
+/// some malformed parts, but not on these. Returns the added tokens, for [`added_ids`].
+pub(super) fn parts(json: &[u8]) -> Result<Vec<Added>, TokenizerError> {
     let parts: Parts = serde_json::from_slice(json)
         .map_err(|error| TokenizerError::Malformed { reason: error.to_string() })?;
     for (part, found, expected) in [("version", &parts.version, "1.0"), ("model", &parts.model.r#type, "BPE")]
@@ -73,7 +74,26 @@ pub(super) fn parts(json: &[u8]) -> Result<(), TokenizerError> {
         return Err(unsupported_part("post_processor", &parts.post_processor, expected));
     }
     merges_fit(&parts.model, &parts.added_tokens)?;
-    added_tokens_stand_apart(&parts.model, &parts.added_tokens)
+    added_tokens_stand_apart(&parts.model, &parts.added_tokens)?;
+    Ok(parts.added_tokens)
+}
+
+/// Refuses added tokens with other ids than the tokenizers package gives them: it numbers those that the vocabulary lacks on
+/// from its size, and does not look at what the file says.
+pub(super) fn added_ids(inner: &Inner, added: &[Added]) -> Result<(), TokenizerError> {
+    let Some((token, id)) = added
+        .iter()
+        .map(|token| (token, inner.token_to_id(&token.content)))
+        .find(|(token, id)| *id != Some(token.id))
+    else {
+        return Ok(());
+    };
+    let place = id.map_or_else(|| "none".to_owned(), |id| id.to_string());
+    Err(TokenizerError::Unsupported {
+        part: "added token",
+        found: format!("{:?} with the id {}, its place gives it {place}", cut(&token.content), token.id),
+        expected: "ids that go on from those before without a gap",
+    })
 }
 
 /// The tokenizers package cuts the prefix off without looking where characters end, and panics where a merge makes
@@ -222,12 +242,14 @@ fn expect_part(
 }
 
 fn unsupported_part(part: &'static str, found: &Value, expected: &'static str) -> TokenizerError {
-    let mut found = found.to_string();
-    if let Some((end, _)) = found.char_indices().nth(FOUND_CHARS_MAX) {
-        found.truncate(end);
-        found.push_str("...");
+    TokenizerError::Unsupported { part, found: cut(&found.to_string()), expected }
+}
+
+fn cut(found: &str) -> String {
+    match found.char_indices().nth(FOUND_CHARS_MAX) {
+        Some((end, _)) => format!("{}...", &found[..end]),
+        None => found.to_owned(),
     }
-    TokenizerError::Unsupported { part, found, expected }
 }
 
 /// An error is one line: a component longer than this is cut in the message.

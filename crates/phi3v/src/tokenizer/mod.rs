@@ -4,8 +4,8 @@
 //! gets U+2581 in front, its spaces become U+2581, and it is merged as one piece. Decoding turns U+2581 into a space,
 //! gathers byte tokens into characters, and drops one leading space of the whole text.
 //!
-//! Invariants: a tokenizer.json whose normaliser, decoder or model differ from that in a way that changes ids or text
-//! is refused by [`Tokenizer::from_json`]; after it, encoding and decoding cannot fail. [`Tokenizer::encode_plain`]
+//! Invariants: a tokenizer.json whose normaliser, decoder, model or ids of added tokens differ from that in a way that changes
+//! ids or text is refused by [`Tokenizer::from_json`]; after it, encoding and decoding cannot fail. [`Tokenizer::encode_plain`]
 //! never gives the id of an added token.
 
 mod check;
@@ -128,8 +128,9 @@ impl Tokenizer {
         if json.len() > BYTES_MAX {
             return Err(TokenizerError::TooLarge { bytes: json.len(), limit: BYTES_MAX });
         }
-        check::parts(json)?;
+        let added = check::parts(json)?;
         let inner = inner::inner(json)?;
+        check::added_ids(&inner, &added)?;
         check::behaviour(&inner)?;
         let pieces = pieces_of(&inner)?;
         let template = check::template_tokens(&inner)?;

@@ -14,13 +14,13 @@ use phi3v_kernels::{
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 /// What can go wrong on a device.
 #[derive(Clone)]
 struct Faults {
-    /// The memory for the cache has run out.
-    full: Arc<AtomicBool>,
+    /// Blocks of the cache for which there is memory.
+    blocks_max: Arc<AtomicUsize>,
     /// Nothing comes back from the device: every forward pass fails.
     silent: Arc<AtomicBool>,
     /// A token whose embedding is beyond all numbers.
@@ -35,7 +35,8 @@ impl Faults {
     fn none() -> Self {
         let off = || Arc::new(AtomicBool::new(false));
         let overflowing = Arc::new(AtomicU32::new(u32::MAX));
-        Self { full: off(), silent: off(), overflowing, refusing: off(), refused: off() }
+        let blocks_max = Arc::new(AtomicUsize::new(usize::MAX));
+        Self { blocks_max, silent: off(), overflowing, refusing: off(), refused: off() }
     }
 
     /// What went wrong since this was last asked.
@@ -69,7 +70,7 @@ impl Backend for Faulty {
     type KvPool = KvPool;
 
     fn kv_grow(&self, pool: &mut KvPool, blocks: usize) -> Result<(), BackendError> {
-        if self.faults.full.load(Ordering::Relaxed) {
+        if blocks > self.faults.blocks_max.load(Ordering::Relaxed) {
             return Err(BackendError::OutOfMemory { bytes: 1 << 40 });
         }
         self.inner.kv_grow(pool, blocks)
@@ -363,12 +364,12 @@ fn a_damaged_table_of_blocks_fails_whom_it_touches_and_the_engine_goes_on() {
 
 #[test]
 fn a_request_whose_memory_is_refused_fails_alone_and_gives_its_blocks_back() {
-    let (mut engine, Faults { full, .. }) = faulty();
+    let (mut engine, Faults { blocks_max, .. }) = faulty();
     let stays = engine.submit(request(1)).unwrap();
     engine.step(&mut ());
     let in_use = engine.load().blocks_in_use;
 
-    full.store(true, Ordering::Relaxed);
+    blocks_max.store(0, Ordering::Relaxed);
     let cancelled = engine.submit(request(4)).unwrap();
     engine.cancel(cancelled);
     let refused = [engine.submit(request(2)).unwrap(), engine.submit(request(5)).unwrap()];
@@ -385,7 +386,7 @@ fn a_request_whose_memory_is_refused_fails_alone_and_gives_its_blocks_back() {
     assert!(of(stays).any(|event| matches!(event, Event::Token(_))), "others go on in the same step");
     assert_eq!(engine.load().blocks_in_use, in_use);
 
-    full.store(false, Ordering::Relaxed);
+    blocks_max.store(usize::MAX, Ordering::Relaxed);
     let later = engine.submit(request(2)).unwrap();
     let mut finished = Vec::new();
     while !engine.is_idle() {
@@ -396,5 +397,28 @@ fn a_request_whose_memory_is_refused_fails_alone_and_gives_its_blocks_back() {
     }
     finished.sort();
     assert_eq!(finished, [stays, later]);
+    assert_eq!(engine.load().blocks_in_use, 0);
+}
+
+#[test]
+fn a_request_that_is_too_large_for_the_memory_takes_none_from_those_behind_it() {
+    let (mut engine, Faults { blocks_max, .. }) = faulty();
+    blocks_max.store(8, Ordering::Relaxed);
+    let of = |seed, tokens| Request::greedy(prompt(seed, tokens, None), Vec::new(), 4);
+    let first = engine.submit(of(1, 100)).unwrap();
+    let large = [2, 3].map(|seed| engine.submit(of(seed, 900)).unwrap());
+    let last = engine.submit(of(4, 300)).unwrap();
+    let (mut failed, mut finished) = (Vec::new(), Vec::new());
+    while !engine.is_idle() {
+        for output in engine.step(&mut ()) {
+            match output.event {
+                Event::Failed(_) => failed.push(output.id),
+                Event::Finished(_) => finished.push(output.id),
+                Event::Token(_) => {}
+            }
+        }
+    }
+    finished.sort();
+    assert_eq!((failed, finished), (large.to_vec(), vec![first, last]));
     assert_eq!(engine.load().blocks_in_use, 0);
 }

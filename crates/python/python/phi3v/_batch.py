@@ -1,4 +1,4 @@
-"""Many questions at once: pictures are read ahead, the engine runs 16 answers together, and each comes as it ends."""
+"""Many questions at once: pictures are read ahead, the engine runs up to 16 answers together, and each comes as it ends."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -12,7 +12,7 @@ from ._bar import Bar
 from ._errors import GivenUp, Phi3VError
 from ._phi3v import Answers, CancelFlag, Ended
 
-# 16 answers run together, and the pictures of as many wait: each picture takes some megabytes until it is encoded.
+# Up to 16 answers run together, and the pictures of as many wait: each picture takes some megabytes until it is encoded.
 _IN_FLIGHT = 32
 # Pictures that are read at one time, beside the engine, which has the cores.
 _READERS = 2

@@ -1,10 +1,12 @@
 """Conversations."""
 
+import weakref
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
 from ._answer import Answer
-from ._errors import OptionError
+from ._errors import OptionError, Phi3VError
 from ._options import Options, over, split, taken
 from ._phi3v import CancelFlag
 from ._pictures import PictureLike, opened
@@ -45,6 +47,8 @@ class Chat:
         self._pictures = model._read(opened(images, parts.reading), parts.reading)
         self._new = len(self._pictures)
         self._turns: list[Turn] = [] if parts.system is None else [("system", parts.system, 0)]
+        # one that nobody reads any more is gone, and its question with it
+        self._last: weakref.ref[Stream] | None = None
 
     @property
     def messages(self) -> list[dict[str, str]]:
@@ -61,7 +65,12 @@ class Chat:
     ) -> Answer:
         """The answer to the next question, about `images` and all earlier ones. Options are over those of the
         conversation; `system` has been said at its beginning."""
-        return self.stream(question, images, schema=schema, **options).wait()
+        stream = self.stream(question, images, schema=schema, **options)
+        try:
+            return stream.wait()
+        finally:
+            # where it was interrupted nobody can read it to its end
+            self._last = None
 
     def stream(
         self,
@@ -71,7 +80,9 @@ class Chat:
         schema: Any = None,
         **options: Unpack[Options],
     ) -> Stream:
-        """The same, piece by piece. The conversation goes on when the stream has ended, or was closed."""
+        """The same, piece by piece. The conversation goes on when the stream has ended, or was closed: until then there is
+        no next question."""
+        self._check_ended()
         if options.get("system") is not None:
             raise OptionError("a conversation has its system text from its beginning", "give it to model.chat")
         parts, want = split(over(self._options, options, schema)), form(schema)
@@ -87,4 +98,20 @@ class Chat:
 
             return self._model._ask(said, pictures, parts, want)._replace(on_end=remember)
 
-        return Stream(begin, want)
+        stream = Stream(begin, want)
+        self._last = weakref.ref(stream)
+        return stream
+
+    def _check_ended(self) -> None:
+        last = None if self._last is None else self._last()
+        if last is None:
+            return
+        if last._ended:
+            # another thread may be about to remember it
+            with last._locked():
+                return
+        if not last._closed:
+            raise OptionError("the answer before has not ended", "read or close it first")
+        # its end comes soon
+        with suppress(Phi3VError):
+            last.close()

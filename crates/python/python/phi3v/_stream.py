@@ -58,6 +58,11 @@ class Stream:
             raise Phi3VError("the answer has not ended", "read the stream to its end first")
         return self._answer
 
+    @property
+    def _ended(self) -> bool:
+        """Whether nothing more comes."""
+        return self._answer is not None or self._failure is not None
+
     def wait(self) -> Answer:
         """The whole answer, without its pieces."""
         while True:
@@ -72,7 +77,7 @@ class Stream:
         self._cancel()
         # who reads it at this moment sees its end soon
         with lock:
-            if self._answer is not None or self._failure is not None:
+            if self._ended:
                 return
             if self._begun is None:
                 self._answer = Answer(finish_reason="cancelled")
@@ -114,7 +119,12 @@ class Stream:
         begun = self._start()
         if begun is None:
             return None
-        told = begun.answers.next(pieces)
+        try:
+            told = begun.answers.next(pieces)
+        except BaseException:
+            # who is interrupted has cancelled it
+            self._closed = True
+            raise
         if isinstance(told, Piece):
             self._told += len(told.text)
             return told.text
@@ -150,11 +160,10 @@ class Stream:
             if text:
                 return text
 
-    async def __aiter__(self) -> AsyncIterator[str]:
-        from ._asynchronous import pieces
+    def __aiter__(self) -> AsyncIterator[str]:
+        from ._asynchronous import Pieces
 
-        async for text in pieces(self):
-            yield text
+        return Pieces(self)
 
     def __enter__(self) -> "Stream":
         return self

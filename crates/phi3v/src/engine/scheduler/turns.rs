@@ -1,5 +1,7 @@
-//! In which order sequences come: those of one client by their admission, and clients in turns, so that one that asks for much
-//! keeps no other waiting for all of it. How work is cut and ordered changes no answer.
+//! In which order sequences come: those of one client as their prompts have come into line, and clients in turns, so that one
+//! that asks for much keeps no other waiting for all of it. Of a sequence that scores each prompt comes into line anew, behind
+//! those that are there: neither many questions nor those who come after them keep the others waiting. How work is cut and
+//! ordered changes no answer.
 
 use super::Scheduler;
 use crate::engine::sequence::Sequence;
@@ -18,6 +20,8 @@ pub(in crate::engine) enum Work {
 pub(in crate::engine) struct Turns {
     /// 0 before it is let in.
     admission: u64,
+    /// When the prompt that it computes came into line: the admission, and of one that scores the end of the prompt before.
+    in_line: u64,
     /// With each kind of [`Work`]; at first the admission, behind all who are in line.
     last: [u64; 2],
 }
@@ -28,7 +32,7 @@ impl Scheduler {
     pub(super) fn join(&mut self, mut sequence: Sequence) -> usize {
         if sequence.turns.admission == 0 {
             let admission = self.tick();
-            sequence.turns = Turns { admission, last: [admission; 2] };
+            sequence.turns = Turns { admission, in_line: admission, last: [admission; 2] };
         }
         let is_before = |running: &Sequence| running.turns.admission < sequence.turns.admission;
         let index = self.running.partition_point(is_before);
@@ -36,10 +40,22 @@ impl Scheduler {
         index
     }
 
-    /// Of sequences that have such work, the oldest of the client whose last turn is longest ago.
+    /// Of sequences that have such work, that of the client whose last turn is longest ago whose prompt came into line first.
     pub(super) fn next_in_turn(&self, work: Work, indices: impl Iterator<Item = usize>) -> Option<usize> {
-        // the first of equals
-        indices.min_by_key(|&index| self.running[index].turns.last[work as usize])
+        indices.min_by_key(|&index| self.place(work, index))
+    }
+
+    /// By what sequences that have such work are ordered.
+    pub(super) fn place(&self, work: Work, index: usize) -> (u64, u64) {
+        let Turns { in_line, last, .. } = self.running[index].turns;
+        (last[work as usize], in_line)
+    }
+
+    /// Notes that the prompt of a sequence is computed: where it scores, the next one comes behind those that are in line.
+    pub(super) fn had_prompt(&mut self, index: usize) {
+        if self.running[index].scoring.is_some() {
+            self.running[index].turns.in_line = self.tick();
+        }
     }
 
     /// Notes that the client of a sequence has had its turn. Clients are told apart by their salts.
@@ -65,7 +81,7 @@ impl Scheduler {
 #[cfg(test)]
 mod tests {
     use super::super::PromptChunk;
-    use super::super::tests::{TOKENIZER, admit_all, prefill, scheduler, sequence};
+    use super::super::tests::{TOKENIZER, admit_all, prefill, scheduler, scoring, sequence};
     use super::*;
     use crate::engine::{Request, RequestId};
     use crate::image::{ImageParams, RgbImage, process};
@@ -113,6 +129,50 @@ mod tests {
             order.push(next(&mut scheduler));
         }
         assert_eq!(order, [1, 2, 1, 3, 4, 1, 5, 6, 7, 1], "behind those who are in line, and no others");
+    }
+
+    /// Computes a step's chunks and scores the prompts that end with them, whose answers are of one token. Others end with their
+    /// prompts. Tells whose they were.
+    fn step(scheduler: &mut Scheduler) -> Vec<u64> {
+        let chunks = scheduler.prompt_chunks();
+        let ids = chunks.iter().map(|chunk| scheduler.running()[chunk.index].id.0).collect();
+        for PromptChunk { index, rows, is_last } in chunks.into_iter().rev() {
+            scheduler.computed_to(index, rows.end);
+            if is_last && scheduler.running_mut()[index].score(&[0.0; 8]).unwrap() {
+                scheduler.end(index);
+            }
+        }
+        ids
+    }
+
+    #[test]
+    fn many_questions_and_other_prompts_of_one_client_keep_none_waiting_for_all_of_them() {
+        for parts in [1, 16] {
+            let mut scheduler = scheduler(65_536);
+            scheduler.enqueue(scoring(2_000, 24));
+            admit_all(&mut scheduler);
+            prefill(&mut scheduler, 0);
+            while scheduler.running().len() < parts && scheduler.divide(&TOKENIZER).is_some() {}
+            assert_eq!(scheduler.running().len(), parts);
+            assert!(!scheduler.running_mut()[0].score(&[0.0; 8]).unwrap());
+            assert!((0..8).all(|_| step(&mut scheduler).iter().all(|&id| id == 7)), "all score");
+            scheduler.enqueue(sequence(9, 3_000, 10));
+            admit_all(&mut scheduler);
+            // five of the prompts that are in line fit into a step, and 1,024 of the 3,000 tokens
+            let steps = (1..).find(|_| step(&mut scheduler).contains(&9)).unwrap();
+            assert!(steps <= parts.div_ceil(5) + 1, "{parts} parts: begun in step {steps}");
+            assert_eq!([9, 9], [0; 2].map(|_| step(&mut scheduler)[0]), "and goes on");
+            // nor do those wait whom others always come after
+            let mut scored = 0;
+            for id in 100..130 {
+                scheduler.enqueue(sequence(id, 200, 10));
+                admit_all(&mut scheduler);
+                while !scheduler.running().iter().all(|sequence| sequence.id.0 == 7) {
+                    scored += step(&mut scheduler).iter().filter(|&&id| id == 7).count();
+                }
+            }
+            assert!(scored >= 29 * parts, "{parts} parts: {scored} prompts of 30 rounds");
+        }
     }
 
     #[test]
