@@ -43,7 +43,8 @@ pub struct DecideArgs {
     /// Print one JSON object: decisions with their probabilities, usage, timings, model, pictures
     #[arg(long, short, help_heading = None::<&str>)]
     pub json: bool,
-    /// Size, tiles and tokens of every picture, and what will be taken of the memory
+    /// Size, tiles and tokens of every picture; and what will be taken of the memory, which is told of models of more than 1 GB in
+    /// any case
     #[arg(long, short, help_heading = None::<&str>)]
     pub verbose: bool,
     /// How much is kept
