@@ -53,6 +53,7 @@ const TILES_AT_ONCE_MAX: usize = 17;
 
 /// Why the CPU backend could not start.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CpuError {
     /// No level has this name.
     #[error(transparent)]

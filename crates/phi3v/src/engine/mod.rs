@@ -128,7 +128,12 @@ impl EngineError {
             Self::QueueFull { .. } => "try again later",
             Self::DamagedCache => "ask again, and report it",
             Self::NoNewTokens => "ask for at least one token",
-            _ => return None,
+            Self::EmptyPrompt
+            | Self::UnknownToken { .. }
+            | Self::UnknownImage { .. }
+            | Self::UnusedImage { .. }
+            | Self::ImageRows { .. }
+            | Self::NothingToScore => return None,
         };
         Some(hint.to_owned())
     }
