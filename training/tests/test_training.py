@@ -161,8 +161,7 @@ class Whole(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             work, out = Path(folder, "work"), Path(folder, "out")
             minutes = ("--stage1-minutes", "0.1", "--stage2-minutes", "0.1", "--stage3-minutes", "0.05")
-            command = [sys.executable, HERE / "train.py", "--work", work, "--out", out, "--pages", "16", *minutes]
-            subprocess.run(command, check=True)
+            trained("--work", work, "--out", out, "--pages", "16", *minutes)
             config = json.loads((out / "config.json").read_text())
             self.assertEqual(config["vocab_size"], vocab_size())
             with safe_open(out / "model.safetensors", "pt") as tensors:
