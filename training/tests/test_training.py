@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import random
+import runpy
 import subprocess
 import sys
 import tempfile
 import unittest
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
+import torch.multiprocessing as mp
 from safetensors import safe_open
 from torch import nn
 
+import train
 from drawing.tasks import MAKERS
 from network.model import GRID, PATCH, Config, Phi3V, patches_of
 from network.rounding import coarse, q4
@@ -129,13 +133,35 @@ class Optimizing(unittest.TestCase):
             self.assertLessEqual(float((curvature - curvature.T).abs().max()), 1e-4 * float(curvature.abs().max()), name)
 
 
+def stage(module: str, arguments: tuple[str, ...]) -> None:
+    """What `python -m module` does, in this process."""
+    torch.set_num_threads(1)
+    sys.argv = [module, *arguments]
+    sys.modules.pop(module, None)
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def forked(module: str, *arguments: str) -> None:
+    """`train.step` in a copy of this process: a new one imports torch anew, which takes most of the seconds of a short stage."""
+    job = mp.get_context("fork").Process(target=stage, args=(module, arguments))
+    job.start()
+    job.join()
+    if job.exitcode:
+        raise RuntimeError(f"{module} failed; its traceback is above")
+
+
+def trained(*arguments: object) -> None:
+    """The whole command with its stages forked."""
+    with patch.object(sys, "argv", ["train.py", *map(str, arguments)]), patch.object(train, "step", forked):
+        train.main()
+
+
 class Whole(unittest.TestCase):
     def test_train_writes_a_checkpoint_with_every_tensor(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             work, out = Path(folder, "work"), Path(folder, "out")
             minutes = ("--stage1-minutes", "0.1", "--stage2-minutes", "0.1", "--stage3-minutes", "0.05")
-            command = [sys.executable, HERE / "train.py", "--work", work, "--out", out, "--pages", "16", *minutes]
-            subprocess.run(command, check=True)
+            trained("--work", work, "--out", out, "--pages", "16", *minutes)
             config = json.loads((out / "config.json").read_text())
             self.assertEqual(config["vocab_size"], vocab_size())
             with safe_open(out / "model.safetensors", "pt") as tensors:
@@ -145,9 +171,9 @@ class Whole(unittest.TestCase):
     def test_train_goes_on_from_a_checkpoint(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             work, out = Path(folder, "work"), Path(folder, "out")
-            command = [sys.executable, HERE / "train.py", "--work", work, "--out", out, "--start", DEMO, "--workers", "1", "--tune-minutes"]
-            for minutes in ("0.03", "0.12"):  # the second run goes on from the first
-                subprocess.run([*command, minutes], check=True)
+            command = ["--work", work, "--out", out, "--start", DEMO, "--workers", "1", "--tune-minutes"]
+            subprocess.run([sys.executable, HERE / "train.py", *command, "0.03"], check=True)
+            trained(*command, "0.12")  # goes on from the first
             steps = [json.loads(line)["step"] for line in (work / "tune.jsonl").read_text().splitlines()]
             self.assertLess(0, steps[0])
             self.assertLess(steps[0], steps[-1])
@@ -164,8 +190,7 @@ class Whole(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             work, out = Path(folder, "work"), Path(folder, "out")
             minutes = ("--tower-minutes", "0.2", "--tune-minutes", "0.03", "--pages", "6")
-            command = [sys.executable, HERE / "train.py", "--wide", "--start", DEMO, "--work", work, "--out", out, "--workers", "1", "--share", "1"]
-            subprocess.run([*command, *minutes], check=True)
+            trained("--wide", "--start", DEMO, "--work", work, "--out", out, "--workers", "1", "--share", "1", *minutes)
             seeing = work / "seeing"
             with (
                 safe_open(DEMO / "model.safetensors", "pt") as old,

@@ -378,9 +378,9 @@ fn library_code(error: &phi3v::Error) -> ExitCode {
         Error::Memory(_) | Error::Engine(EngineError::ContextLength { .. }) => ExitCode::Memory,
         Error::Backend(error) => match error {
             BackendError::OutOfMemory { .. } => ExitCode::Memory,
-            // a card that is lost, as a batch has it
-            BackendError::Device { .. } => ExitCode::Failure,
             BackendError::MatrixSize { .. } | BackendError::MatrixShape { .. } => ExitCode::Model,
+            // a card that is lost, as a batch has it
+            _ => ExitCode::Failure,
         },
         Error::Sampler(SamplerError::BadLogit { .. }) => ExitCode::Model,
         Error::Engine(EngineError::DamagedCache) => ExitCode::Failure,

@@ -3,6 +3,8 @@
 //! The table is the architecture: a new edge is a decision to be made here first.
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 
+use clap::CommandFactory;
+use phi3v_cli::args::Cli;
 use phi3v_kernels::testing::sources::{self, code, paths_from};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -283,6 +285,39 @@ fn nothing_that_changes_is_global() {
     }
 }
 
+/// Commands of other programs that hints may name, with their flags.
+const OTHER_PROGRAMS: &[&str] = &["dcmj2pnm --write-png", "qpdf --decrypt"];
+
+#[test]
+fn the_library_and_the_kernels_name_no_flag_and_no_command() {
+    let commands: Vec<String> =
+        Cli::command().get_subcommands().map(|command| format!("phi3v {}", command.get_name())).collect();
+    assert!(commands.contains(&"phi3v batch".to_owned()), "{commands:?}");
+    for name in ["phi3v", "kernels", "gpu"] {
+        let files = rust_files(&format!("crates/{name}/src"));
+        assert!(files.len() > 10, "{name} has no source");
+        for file in files {
+            let text = std::fs::read_to_string(&file).unwrap();
+            for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+                let other = OTHER_PROGRAMS.iter().any(|program| line.contains(program));
+                assert!(other || !names_flag(line), "{} names a flag: {line}", file.display());
+                let command = commands.iter().find(|command| line.contains(*command));
+                assert_eq!(command, None, "{}: {line}", file.display());
+            }
+        }
+    }
+}
+
+/// Whether `--word` stands in the line where a word begins.
+fn names_flag(line: &str) -> bool {
+    line.match_indices("--").any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        let after = line[at + 2..].chars().next();
+        after.is_some_and(|c| c.is_ascii_lowercase())
+            && !before.is_some_and(|c| c.is_ascii_alphanumeric() || c == '-')
+    })
+}
+
 /// What wgpu and the Vulkan driver ask for.
 const FOREIGN: [&str; 3] =
     ["crates/gpu/src/device.rs", "crates/gpu/src/memory.rs", "crates/gpu/src/pipelines.rs"];
@@ -295,10 +330,12 @@ fn unsafe_code_is_denied_outside_kernels_and_the_seam_to_c() {
     assert!(members.len() >= 5, "{members:?}");
     for member in members.iter().filter(|member| !["crates/kernels", "crates/jpeg"].contains(member)) {
         let manifest = std::fs::read_to_string(repository().join(member).join("Cargo.toml")).unwrap();
-        assert!(manifest.contains("unsafe_code = \"deny\""), "{member} does not deny unsafe code");
+        let denied =
+            ["deny", "forbid"].iter().any(|level| manifest.contains(&format!("unsafe_code = \"{level}\"")));
+        assert!(denied, "{member} does not deny unsafe code");
         let files = rust_files(&format!("{member}/src"));
         for file in files.iter().filter(|file| !FOREIGN.iter().any(|foreign| file.ends_with(foreign))) {
-            let (code, words) = (code(file), ["unsafe {", "unsafe fn", "unsafe impl", "allow(unsafe_code"]);
+            let (code, words) = (code(file), ["unsafe {", "unsafe fn", "unsafe impl", "(unsafe_code"]);
             assert_eq!(words.iter().find(|word| code.contains(**word)), None, "{}", file.display());
         }
     }

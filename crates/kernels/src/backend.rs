@@ -14,6 +14,7 @@ use std::ops::Range;
 
 /// Why a device could not do what was asked: no memory, a fault of its own, or an impossible matrix.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum BackendError {
     /// The device has no room for another buffer.
     #[error("the device has no room for another {bytes} bytes")]

@@ -70,16 +70,32 @@ fn operations_on_rows_when_deferred() {
 }
 
 #[test]
-fn causal_attention() {
+fn rows_of_causal_attention_are_the_formula() {
     attention::causal_is_the_formula(&scalar());
+}
+
+#[test]
+fn causal_attention_agrees() {
     attention::causal_agrees(&scalar().backend, &all()[1..]);
+}
+
+#[test]
+fn causal_attention_agrees_when_deferred() {
     attention::causal_agrees(&scalar().backend, &deferred());
+}
+
+#[test]
+fn causal_attention_of_large_scores() {
     attention::large_scores(&all());
 }
 
 #[test]
 fn what_is_rotated_and_stored_at_a_time_is_as_in_steps() {
     attention::rotated_rows_are_stored(&all());
+}
+
+#[test]
+fn what_is_rotated_and_stored_at_a_time_is_as_in_steps_when_deferred() {
     attention::rotated_rows_are_stored(&deferred());
 }
 

@@ -256,10 +256,20 @@ fn may_take_less(part: &Value) -> bool {
 
 #[test]
 fn what_random_schemas_allow_can_be_answered() {
+    let counts = common::halves(|half| of_random_schemas(77 + half as u64));
+    let [taken, exact, missed] = [0, 1, 2].map(|count| counts.iter().map(|half| half[count]).sum::<usize>());
+    println!(
+        "{taken} values were taken, {exact} of them of schemas that are followed in whole, and {missed} were not"
+    );
+    assert!(exact > 2_000 && taken > 5_000 && missed * 50 < taken, "{taken} {exact} {missed}");
+}
+
+/// Of 750 random schemas the values that were taken, those of schemas that are followed in whole, and those that were not.
+fn of_random_schemas(seed: u64) -> [usize; 3] {
     let forms = Forms::new();
-    let mut random = Pcg64::seed_from_u64(77);
+    let mut random = Pcg64::seed_from_u64(seed);
     let (mut taken, mut exact, mut missed) = (0, 0, 0);
-    for _ in 0..1_500 {
+    for _ in 0..750 {
         let schema = random_schema(&mut random);
         if goes_round_somewhere(&schema, &schema) {
             continue;
@@ -279,8 +289,5 @@ fn what_random_schemas_allow_can_be_answered() {
             missed += usize::from(!is_taken);
         }
     }
-    println!(
-        "{taken} values were taken, {exact} of them of schemas that are followed in whole, and {missed} were not"
-    );
-    assert!(exact > 2_000 && taken > 5_000 && missed * 50 < taken, "{taken} {exact} {missed}");
+    [taken, exact, missed]
 }

@@ -113,60 +113,26 @@ fn crates_depend_in_one_direction() {
     }
 }
 
-/// Commands of other programs that hints may name, with their flags.
-const OTHER_PROGRAMS: &[&str] = &["dcmj2pnm --write-png", "qpdf --decrypt"];
-
-/// The commands of the command line, as `phi3v pull`.
-const COMMANDS: &[&str] = &[
-    "ask",
-    "chat",
-    "decide",
-    "calibrate",
-    "pull",
-    "serve",
-    "info",
-    "quantize",
-    "bench",
-    "eval",
-    "trace",
-    "export-demo",
-    "schemas",
-];
-
-#[test]
-fn the_library_and_the_kernels_name_no_flag_and_no_command() {
-    for name in ["phi3v", "kernels", "gpu"] {
-        let files = rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name).join("src"));
-        assert!(files.len() > 10, "{name} has no source");
-        for file in files {
-            let text = std::fs::read_to_string(&file).unwrap();
-            for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
-                let other = OTHER_PROGRAMS.iter().any(|program| line.contains(program));
-                assert!(other || !names_flag(line), "{} names a flag: {line}", file.display());
-                let command = COMMANDS.iter().find(|command| line.contains(&format!("phi3v {command}")));
-                assert_eq!(command, None, "{}: {line}", file.display());
-            }
-        }
-    }
-}
-
-/// Whether `--word` stands in the line where a word begins.
-fn names_flag(line: &str) -> bool {
-    line.match_indices("--").any(|(at, _)| {
-        let before = line[..at].chars().next_back();
-        let after = line[at + 2..].chars().next();
-        after.is_some_and(|c| c.is_ascii_lowercase())
-            && !before.is_some_and(|c| c.is_ascii_alphanumeric() || c == '-')
-    })
-}
-
 #[test]
 fn unsafe_code_lives_in_kernels_and_the_seam_to_c_only() {
-    // of `gpu` three functions say why they are excepted
-    for name in ["phi3v", "gpu", "cli", "python"] {
+    // of `gpu` six functions say why they are excepted; what PyO3 makes of Python's functions is excepted by itself
+    for (name, level, exceptions) in [
+        ("phi3v", "forbid", 0),
+        ("cli", "forbid", 0),
+        ("../tools", "forbid", 0),
+        ("python", "deny", 0),
+        ("gpu", "deny", 6),
+    ] {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
         let manifest = std::fs::read_to_string(root.join("Cargo.toml")).unwrap();
-        assert!(manifest.contains("unsafe_code = \"deny\""), "{name} does not deny unsafe code");
+        assert!(
+            manifest.contains(&format!("unsafe_code = \"{level}\"")),
+            "{name} does not {level} unsafe code"
+        );
+        let texts =
+            rust_files(&root.join("src")).into_iter().map(|file| std::fs::read_to_string(file).unwrap());
+        let excepted: usize = texts.map(|text| text.matches("(unsafe_code").count()).sum();
+        assert_eq!(excepted, exceptions, "exceptions of {name}");
     }
 }
 

@@ -588,24 +588,23 @@ fn documents_have_a_time_together() {
 #[test]
 fn a_document_that_nobody_asks_for_a_page_is_not_ended() {
     let limits = DrawLimits { page_time_max: Duration::from_secs(3), ..DrawLimits::default() };
-    let mut open = drawer(limits).open(&std::fs::read(document("shapes.pdf")).unwrap()).unwrap();
-    for page in 1..=2 {
-        std::thread::sleep(limits.page_time_max + Duration::from_millis(500));
-        // nor is it where a page could not be drawn
-        assert!(matches!(open.draw(9, 1), Err(DocumentError::Pdf(_))));
-        std::thread::sleep(limits.page_time_max + Duration::from_millis(500));
-        assert_eq!(open.draw(page, 1).unwrap().0.width.max(237), if page == 1 { 237 } else { 336 });
+    let bytes = std::fs::read(document("shapes.pdf")).unwrap();
+    let mut open = [(); 3].map(|()| drawer(limits).open(&bytes).unwrap());
+    // one that was only opened, one of which a page was drawn, and one of which none could be
+    assert!(open[1].draw(2, 1).is_ok());
+    assert!(matches!(open[2].draw(9, 1), Err(DocumentError::Pdf(_))));
+    std::thread::sleep(limits.page_time_max + Duration::from_millis(500));
+    for open in &mut open {
+        assert_eq!(open.draw(1, 1).unwrap().0.width, 237);
     }
 }
 
 #[test]
 fn a_document_that_takes_too_much_memory_is_ended_or_refused() {
     let limits = DrawLimits { memory_max: 300 << 20, ..DrawLimits::default() };
-    if let Err(refused) = draw(&enormous(), limits) {
-        let expected =
-            matches!(refused, DocumentError::Memory { .. } | DocumentError::Pdf(_) | DocumentError::Ended);
-        assert!(expected, "{refused}");
-    }
+    // the reader of PDF refuses it today; without that it would be ended
+    let refused = draw(&enormous(), limits).unwrap_err();
+    assert!(matches!(refused, DocumentError::Memory { .. } | DocumentError::Pdf(_)), "{refused}");
     // what it has, it may use
     assert_eq!(draw(&blank_pages(2), DrawLimits::default()).unwrap(), 2);
     let little = DrawLimits { memory_max: 1, ..DrawLimits::default() };

@@ -116,15 +116,40 @@ mod avif {
         assert_eq!(refused(&few), "the picture is 64x48, that is 3072 pixels, the limit is 3071");
         let narrow = ImageLimits { side_max: 63, ..ImageLimits::default() };
         assert_eq!(refused(&narrow), "the picture is 64x48, the limit of a side is 63 pixels");
-        let no_time = DrawLimits { page_time_max: Duration::ZERO, ..DrawLimits::default() };
-        let late = drawer().with_limits(no_time).picture(
-            "AVIF",
-            &bytes("grid.avif"),
-            ImageMode::AsSeen,
-            &ImageLimits::default(),
-        );
-        // or it is done before anybody looks
-        assert!(matches!(late, Ok(_) | Err(DocumentError::PictureTime { .. })));
+    }
+
+    /// The program, told to wait for a file that never comes, so that a picture takes as long as it is given. `None` without mkfifo.
+    #[cfg(unix)]
+    fn endless(fixture: &Fixture) -> Option<Drawer> {
+        use std::os::unix::fs::PermissionsExt;
+        let (program, never) = (fixture.path("draws"), fixture.path("never"));
+        let made = std::process::Command::new("mkfifo").arg(&never).status();
+        if !made.is_ok_and(|status| status.success()) {
+            phi3v_kernels::testing::skip("a pipe needs mkfifo", "install mkfifo");
+            return None;
+        }
+        let (real, never) = (env!("CARGO_BIN_EXE_phi3v"), never.display());
+        // the pipe of the one that asks stays open, as that of a decoder at work
+        std::fs::write(&program, format!("#!/bin/sh\nexec '{real}' \"$@\" 3<&0 0<>'{never}'\n")).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        Some(Drawer::by(&program))
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn one_that_takes_too_long_or_too_much_memory_is_ended() {
+        let fixture = Fixture::new();
+        let Some(drawer) = endless(&fixture) else { return };
+        let refused = |limits: DrawLimits| {
+            let drawer = drawer.clone().with_limits(limits);
+            let (bytes, limits) = (bytes("grid.avif"), ImageLimits::default());
+            drawer.picture("AVIF", &bytes, ImageMode::AsSeen, &limits).unwrap_err()
+        };
+        let late =
+            refused(DrawLimits { page_time_max: Duration::from_millis(1500), ..DrawLimits::default() });
+        assert!(matches!(late, DocumentError::PictureTime { .. }), "{late}");
+        let large = refused(DrawLimits { memory_max: 1, ..DrawLimits::default() });
+        assert!(matches!(large, DocumentError::PictureMemory { limit: 1 }), "{large}");
     }
 
     #[test]

@@ -122,7 +122,7 @@ fn pages_count_as_pictures() {
 
 #[test]
 fn a_document_that_is_never_drawn_takes_nothing_from_others() {
-    let limits = DrawLimits { page_time_max: Duration::from_secs(10), ..DrawLimits::default() };
+    let limits = DrawLimits { page_time_max: Duration::from_secs(5), ..DrawLimits::default() };
     let drawer = drawer().with_limits(limits);
     let server = Running::start(ServerOptions { drawer, ..ServerOptions::default() });
     let endless = json!({"type": "file", "file": {"file_data": base64(&document("endless.pdf"))}});
@@ -134,7 +134,7 @@ fn a_document_that_is_never_drawn_takes_nothing_from_others() {
 #[test]
 fn the_files_of_a_request_have_one_time_for_drawing() {
     let limits =
-        phi3v_cli::server::limits::Limits { draw_time_max: Duration::from_secs(10), ..Default::default() };
+        phi3v_cli::server::limits::Limits { draw_time_max: Duration::from_secs(5), ..Default::default() };
     let server = Running::start(ServerOptions { limits, drawer: drawer(), ..ServerOptions::default() });
     let endless = json!({"type": "file", "file": {"file_data": base64(&document("endless.pdf"))}});
     let content = json!([endless, file("shapes.pdf"), {"type": "text", "text": "What?"}]);
@@ -142,7 +142,7 @@ fn the_files_of_a_request_have_one_time_for_drawing() {
     assert_eq!((refused.status, refused.code().as_str()), (400, "document_unusable"));
     assert_eq!(
         refused.json()["error"]["message"],
-        "the documents and pictures could not be drawn within 10 s together, the limit"
+        "the documents and pictures could not be drawn within 5 s together, the limit"
     );
     assert_eq!(image_tokens(&server.chat_about(file("shapes.pdf"))), 3, "others have their own");
 }

@@ -65,6 +65,7 @@ const TILES_AT_ONCE_MAX: usize = 17;
 
 /// Why the CPU backend could not start.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CpuError {
     /// There is no level with this name.
     #[error(transparent)]

@@ -135,7 +135,12 @@ impl EngineError {
             Self::DamagedCache => "ask again, and report it",
             Self::NoNewTokens => "ask for at least one token",
             Self::NothingToGenerate { .. } => "leave it out",
-            _ => return None,
+            Self::EmptyPrompt
+            | Self::UnknownToken { .. }
+            | Self::UnknownImage { .. }
+            | Self::UnusedImage { .. }
+            | Self::ImageRows { .. }
+            | Self::NothingToScore => return None,
         };
         Some(hint.to_owned())
     }

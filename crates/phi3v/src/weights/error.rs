@@ -100,7 +100,7 @@ pub enum WeightsError {
         file: String,
         /// The tensor that begins first.
         first: String,
-        /// The file that repeats it.
+        /// The tensor that overlaps it.
         second: String,
     },
     /// A tensor's offsets leave a gap or end before they begin.

@@ -59,6 +59,14 @@ pub fn named_device() -> Option<Device> {
     Some(device(None, None))
 }
 
+/// What `work` makes of 0 and of 1, each on a thread of its own.
+pub fn halves<T: Send>(work: impl Fn(usize) -> T + Sync) -> [T; 2] {
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| work(1));
+        [work(0), other.join().unwrap()]
+    })
+}
+
 /// Writes a line to stderr that is seen although the test passes: only what the print macros write is captured.
 pub fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
