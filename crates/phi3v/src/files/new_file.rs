@@ -287,7 +287,10 @@ impl Drop for NewFile {
 
 /// Opens the unfinished file `partial` that all writers of `out` use, and locks it where it can be.
 fn open_shared(lock: Lock, partial: &Path, out: &Path) -> Result<LockedFile, WriteError> {
-    let failed = |source| WriteError::new(partial, source);
+    // the name that the user knows, but where something else has the other
+    let failed = |source| {
+        WriteError::new(if std::fs::symlink_metadata(partial).is_ok() { partial } else { out }, source)
+    };
     // truncated only once it is ours alone
     let mut options = File::options();
     let options = options.write(true).create(true).truncate(false);
@@ -310,7 +313,7 @@ fn open_own(out: &Path) -> Result<(LockedFile, PathBuf), WriteError> {
     let partial = beside(out, &format!("{}.phi3v-partial", unique_name()));
     match open_in_place(&partial, File::options().write(true).create_new(true)) {
         Ok(file) => Ok((LockedFile::ours_unlocked(file), partial)),
-        Err(source) => Err(WriteError::new(&partial, source)),
+        Err(source) => Err(WriteError::new(out, source)),
     }
 }
 
