@@ -62,7 +62,7 @@ pub enum GpuError {
 /// What makes a card known to Vulkan, or to what the system has in its place.
 const DRIVER: &str = if cfg!(target_os = "linux") {
     "install Vulkan's loader (libvulkan1) and the Vulkan part of the card's driver (mesa-vulkan-drivers, or NVIDIA's \
-     libnvidia-gl), until `vulkaninfo --summary` lists the card"
+     libnvidia-gl), until vulkaninfo lists the card"
 } else {
     "install the card's driver, with Vulkan"
 };
