@@ -4,7 +4,7 @@ use crate::error::CliError;
 use crate::interrupt::Interrupt;
 use crate::note;
 use crate::progress::Progress;
-use crate::sources::{NamedImage, NamedImageError};
+use crate::sources::{NamedImage, NamedImageError, file_and_page};
 use crate::terminal::TextSink;
 use phi3v::batch::{Answer, Coming};
 use phi3v::engine::{CacheSalt, Engine, Event, FinishReason, Finished, Observer, Request, StepProgress};
@@ -142,6 +142,13 @@ pub fn next_picture(
     }
 }
 
+/// That these pictures, of so many tokens together, exceed the context.
+fn too_many(pictures: &[NamedImage], rows: usize, context: usize) -> CliError {
+    let of_pages = pictures.iter().any(|picture| file_and_page(&picture.name).1.is_some());
+    let of_frames = pictures.iter().any(|picture| picture.time.is_some());
+    CliError::Pictures { rows, context, of_pages, of_frames }
+}
+
 /// Sends pictures through the vision tower while others are still being prepared elsewhere, and returns all of them with
 /// the time it took; tells of pages that lack something. What has come is taken before each step, so that little is done for a
 /// request that cannot be run: one with a picture that cannot be read, or with more than fits into the context.
@@ -161,15 +168,14 @@ pub fn encode_pictures<B: Backend>(
         let wait = if has_work { Duration::ZERO } else { INTERRUPT_PERIOD };
         match coming.recv_timeout(wait) {
             Ok(picture) => {
-                let picture = picture?;
+                pictures.push(picture?);
+                let Some(picture) = pictures.last() else { continue };
                 rows += picture.inputs.num_img_tokens();
-                let context = engine.context_tokens();
-                if rows > context {
+                if rows > engine.context_tokens() {
                     // whoever reads on ends with the channel
-                    return Err(CliError::Pictures { rows, context });
+                    return Err(too_many(&pictures, rows, engine.context_tokens()));
                 }
                 engine.encode_ahead(&picture.inputs, &CacheSalt::default());
-                pictures.push(picture);
                 continue;
             }
             Err(_) if interrupt.requested() => return Err(CliError::Interrupted),

@@ -42,7 +42,7 @@ const EXIT_CODES: &str = "Exit codes:
   130  stopped by Ctrl-C, a batch also by SIGTERM
 
 Environment:
-  PHI3V_MODEL      the model where none is named (but for bench and pull)
+  PHI3V_MODEL      the model where none is named (but for bench and pull, and in Python)
   PHI3V_DEVICE     what runs the model, as --device has it
   PHI3V_CPU        at most this CPU level: scalar, avx2, avx512, amx; on ARM neon, dotprod, i8mm
   PHI3V_CACHE      where quantized weights are kept; phi3v in ~/.cache or %LOCALAPPDATA% if unset
@@ -50,9 +50,11 @@ Environment:
   HF_HUB_CACHE     the same, without hub/
   HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY  proxies for downloads, as curl has them
   SSL_CERT_FILE    certificates (PEM) that downloads trust, instead of those that the system trusts
+  SSL_CERT_DIR     a folder of them
   RUST_LOG         level of the server's log: off, error, warn, info, debug or trace
   XDG_CACHE_HOME   instead of ~/.cache and %LOCALAPPDATA% in both
-  HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE  as the hub's own tools have them
+  HF_ENDPOINT, HF_TOKEN, HF_TOKEN_PATH, HUGGING_FACE_HUB_TOKEN, HF_HUB_DISABLE_IMPLICIT_TOKEN,
+  HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE, HUGGINGFACE_HUB_CACHE  as the hub's own tools have them
   NO_COLOR         no colours
   A variable that is empty, or of blanks, counts as unset";
 
@@ -151,6 +153,10 @@ pub enum Command {
 
 /// `phi3v pull`
 #[derive(Debug, Args)]
+#[command(after_long_help = "Examples:
+  phi3v pull
+  phi3v ask --model phi-3.5-vision photo.jpg \"What is this?\"
+  phi3v pull phi-3-vision")]
 pub struct PullArgs {
     /// phi-3-vision, phi-3.5-vision, or a repository of a hub: OWNER/NAME or OWNER/NAME@REVISION [default: phi-3.5-vision]
     #[arg(value_name = "MODEL")]
@@ -170,6 +176,10 @@ impl PullArgs {
 
 /// `phi3v schemas`
 #[derive(Debug, Args)]
+#[command(after_long_help = "Examples:
+  phi3v schemas
+  phi3v schemas @receipt > fields.json
+  phi3v ask --schema fields.json receipt.jpg \"Read this receipt.\"")]
 pub struct SchemasArgs {
     /// The preset whose schema is printed, such as @receipt
     #[arg(value_name = "PRESET")]
@@ -181,6 +191,10 @@ pub struct SchemasArgs {
 
 /// `phi3v info`
 #[derive(Debug, Args)]
+#[command(after_long_help = "Examples:
+  phi3v info
+  phi3v info --model phi-3.5-vision --quant q4
+  phi3v info --model phi-3.5-vision --json | jq .memory")]
 pub struct InfoArgs {
     /// Which model
     #[command(flatten)]
@@ -200,6 +214,9 @@ pub struct InfoArgs {
 #[derive(Debug, Args)]
 #[command(
     group = clap::ArgGroup::new("text").required(true),
+    after_long_help = "Examples:
+  phi3v trace --prompt \"Hello.\" --out trace.safetensors
+  phi3v trace --image a.png --prompt-file prompt.txt --hidden-states --out a.safetensors",
     // as the reference's own figures, which a trace is compared with
     mut_arg("dtype", |dtype| dtype.default_value("f32")),
     mut_arg("quant", |quant| quant.help("Quantize the weights, at first use, and keep the result [default: none]"))
@@ -242,6 +259,9 @@ pub struct TraceArgs {
 
 /// `phi3v quantize`
 #[derive(Debug, Args)]
+#[command(after_long_help = "Examples:
+  phi3v quantize phi-3.5-vision --to q4
+  phi3v ask --model Phi-3.5-vision-instruct-q4.safetensors photo.jpg \"What is this?\"")]
 pub struct QuantizeArgs {
     /// Which model
     #[command(flatten)]
@@ -259,6 +279,10 @@ pub struct QuantizeArgs {
 
 /// `phi3v bench`
 #[derive(Debug, Args)]
+#[command(after_long_help = "Examples:
+  phi3v bench --quick
+  phi3v bench --format q4 --depth 4096,16384
+  phi3v bench --model phi-3.5-vision --device cpu --json")]
 pub struct BenchArgs {
     /// Measure this model instead of random weights: a name, a folder, or a quantized file
     #[arg(long, short)]
@@ -287,6 +311,9 @@ pub struct BenchArgs {
 
 /// `phi3v eval`
 #[derive(Debug, Args)]
+#[command(after_long_help = "Examples:
+  phi3v eval phi-3.5-vision --prompt \"What is the total?\" --image receipt.jpg
+  phi3v eval phi-3.5-vision --quant q4 --prompt \"Describe it.\" --image a.jpg --image b.jpg --json")]
 pub struct EvalArgs {
     /// Which model
     #[command(flatten)]
@@ -345,6 +372,9 @@ pub struct CompletionsArgs {
 
 /// `phi3v health`
 #[derive(Debug, Args)]
+#[command(after_long_help = "Examples:
+  phi3v health
+  phi3v health https://phi3v.example.org --timeout 2")]
 pub struct HealthArgs {
     /// Where the server is; http:// may be left out
     #[arg(default_value = "http://127.0.0.1:8000")]
@@ -356,6 +386,9 @@ pub struct HealthArgs {
 
 /// `phi3v export-demo`
 #[derive(Debug, Args)]
+#[command(after_long_help = "Examples:
+  phi3v export-demo demo
+  phi3v ask --model ./demo examples/cover.png \"What is the title?\"")]
 pub struct ExportDemoArgs {
     /// The folder to write to; it is made if need be
     #[arg(value_name = "DIR", value_parser = written_path())]

@@ -12,7 +12,7 @@ use phi3v::error::count;
 use phi3v::files::WriteError;
 use phi3v::image::ImageError;
 use phi3v::kernels::BackendError;
-use phi3v::memory::size;
+use phi3v::memory::{MemoryError, size};
 use phi3v::sampler::SamplerError;
 use phi3v::weights::convert::ConvertError;
 use std::io;
@@ -36,6 +36,9 @@ pub enum CliError {
     /// More tokens or memory than there is room for, where the command has no `--context` and plans for what it asks.
     #[error("{0}")]
     Fixed(phi3v::Error),
+    /// A model that the memory or the device cannot take.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     /// More pictures than fit into the context, of which no more are read.
     #[error("the pictures have {} or more, which exceed the context of {}", count(*.rows, "token"), count(*.context, "token"))]
     Pictures {
@@ -43,6 +46,10 @@ pub enum CliError {
         rows: usize,
         /// Tokens that fit into the context.
         context: usize,
+        /// Whether pages of a document are among them.
+        of_pages: bool,
+        /// Whether frames of a video are among them.
+        of_frames: bool,
     },
     /// The model, the memory or the device cannot take what is to be measured.
     #[error(transparent)]
@@ -216,6 +223,24 @@ pub enum CliError {
     Interrupted,
 }
 
+/// A model that the memory or the device cannot take, and what would fit.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{error}")]
+pub struct Unfit {
+    /// Why it does not fit.
+    pub error: MemoryError,
+    /// Tokens of the context with which it would fit if its weights were quantized to q4; `None` where they are, or it would not.
+    pub q4_context: Option<usize>,
+    /// Whether the processor would have room for it, where it is to run on a card.
+    pub on_processor: bool,
+}
+
+impl From<MemoryError> for Unfit {
+    fn from(error: MemoryError) -> Self {
+        Self { error, q4_context: None, on_processor: false }
+    }
+}
+
 /// A picture that is not there, and the question that its name is rather a word of.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
@@ -276,7 +301,7 @@ impl CliError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Phi3V(error) | Self::Fixed(error) | Self::Bench(error) => library_code(error),
-            Self::Pictures { .. } => ExitCode::Memory,
+            Self::Pictures { .. } | Self::Unfit(_) => ExitCode::Memory,
             Self::Picture(NamedImageError::StdinTwice) => ExitCode::Usage,
             Self::Picture(NamedImageError::Unprepared) => ExitCode::Failure,
             Self::Picture(NamedImageError::Image { error: ImageError::OutOfMemory { .. }, .. }) => {
@@ -374,6 +399,7 @@ fn library_code(error: &phi3v::Error) -> ExitCode {
         Error::Image(ImageError::OutOfMemory { .. }) => ExitCode::Memory,
         Error::Image(_) => ExitCode::Picture,
         Error::Convert(ConvertError::Interrupted) => ExitCode::Interrupted,
+        Error::Convert(ConvertError::Quantized { .. }) => ExitCode::Usage,
         Error::Checkpoint(_) | Error::Config(_) | Error::Weights(_) | Error::Tokenizer(_) => ExitCode::Model,
         Error::Memory(_) | Error::Engine(EngineError::ContextLength { .. }) => ExitCode::Memory,
         Error::Backend(error) => match error {

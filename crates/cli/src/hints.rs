@@ -33,6 +33,7 @@ impl CliError {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Phi3V(error) => return library::hint(error),
+            Self::Unfit(unfit) => return unfit.hint(),
             Self::Hub(error) => return error.hint(),
             Self::Picture(error) => return picture(error),
             Self::Batch(error) => return error.hint(),
@@ -56,7 +57,11 @@ impl CliError {
             Self::NoPreset { .. } => format!("there are {}; phi3v schemas shows them", Preset::names()),
             Self::Schema { .. } => "correct the JSON at that place".to_owned(),
             Self::NoTable { hint, .. } => (*hint).to_owned(),
-            Self::Pictures { .. } => "use --detail low or fewer pictures, or raise --context".to_owned(),
+            Self::Pictures { of_pages, of_frames, .. } => {
+                let pages = if *of_pages { ", fewer pages with --pages" } else { "" };
+                let frames = if *of_frames { ", fewer frames with --frames" } else { "" };
+                format!("use --detail low or fewer pictures{pages}{frames}, or raise --context")
+            }
             Self::EmptyQuestion => "put a question last, in quotes: \"What is in this picture?\"".to_owned(),
             Self::EmptyPrompt => "give one, in quotes: --prompt \"What is in this picture?\"".to_owned(),
             Self::LooseQuestion(loose) => format!("put the question in quotes: {}", quoted(&loose.question)),
@@ -175,7 +180,7 @@ fn in_chat(error: &CliError) -> Option<String> {
             "check the path; a question is a line of its own, not behind a picture".to_owned()
         }
         CliError::Picture(NamedImageError::File { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
-            "check the path; after /image Tab completes it".to_owned()
+            "check the path; within chat, Tab completes it after /image".to_owned()
         }
         CliError::Picture(NamedImageError::Document {
             error: DocumentError::ManyPages { limit, .. },
@@ -285,6 +290,16 @@ mod tests {
         let error = NamedImageError::Document { name: "a.pdf".to_owned(), error };
         let hint = CliError::from(error).in_chat().hint().unwrap_or_default();
         assert!(hint.starts_with("begin with phi3v chat --pages 1-16, "), "{hint}");
+    }
+
+    #[test]
+    fn of_documents_and_videos_less_can_be_asked_for() {
+        let hint = |of_pages, of_frames| {
+            CliError::Pictures { rows: 9, context: 8, of_pages, of_frames }.hint().unwrap()
+        };
+        assert_eq!(hint(false, false), "use --detail low or fewer pictures, or raise --context");
+        let all = "use --detail low or fewer pictures, fewer pages with --pages, fewer frames with --frames, or raise --context";
+        assert_eq!(hint(true, true), all);
     }
 
     #[test]

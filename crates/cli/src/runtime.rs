@@ -1,8 +1,12 @@
 //! From a model's name to an engine that answers.
 
+mod room;
+
+pub use room::{Need, memory_request, num_crops_unseen, on_fitting, quant_unseen};
+
 use crate::args::{ContextArgs, DEFAULT_PULL, DeviceArgs, ModelArgs, QuantChoice};
-use crate::error::{CliError, ExitCode};
-use crate::hub::{self, HubOptions, ModelSource};
+use crate::error::{CliError, ExitCode, Unfit};
+use crate::hub::{self, HubError, HubOptions, ModelSource};
 use crate::progress::Progress;
 use crate::{note, quantized, tell};
 use phi3v::checkpoint::Checkpoint;
@@ -10,7 +14,7 @@ use phi3v::config::ModelConfig;
 use phi3v::device::{Device, DeviceOptions};
 use phi3v::engine::{Engine, EngineError, EngineOptions};
 use phi3v::image::ImageParams;
-use phi3v::memory::{MemoryError, MemoryPlan, MemoryRequest};
+use phi3v::memory::{MemoryPlan, MemoryRequest};
 use phi3v::model::Phi3V;
 use phi3v::tokenizer::Tokenizer;
 use phi3v::weights::convert;
@@ -25,6 +29,9 @@ use std::time::Duration;
 /// How long a device is opened before the user wants to know why: the first time the kernels of a graphics card are compiled and tried.
 const SLOW: Duration = Duration::from_secs(1);
 
+/// Most tiles of a picture for the model called by name that has fewest, phi-3.5-vision: what does not fit with these does not fit.
+const NUM_CROPS_LEAST: usize = 4;
+
 /// Bytes of weights above which the memory plan is printed without being asked for: 1 GB.
 const TOLD_MIN_BYTES: u64 = 1_000_000_000;
 
@@ -35,7 +42,7 @@ pub struct Opened {
     /// What the model is to run on.
     pub device: Device,
     /// What it will take, or why it will not fit.
-    pub plan: Result<MemoryPlan, MemoryError>,
+    pub plan: Result<MemoryPlan, Unfit>,
     /// Whether it is the built-in model, quantized or not.
     pub is_demo: bool,
     /// Set by whoever waits for it, when it is not wanted any more.
@@ -46,7 +53,7 @@ pub struct Opened {
 #[must_use]
 pub fn demo_notice() -> String {
     let (name, abilities) = (phi3v::demo::NAME, phi3v::demo::ABILITIES);
-    format!("{name} model: {abilities}; for your own pictures: phi3v pull {DEFAULT_PULL}")
+    format!("{name} model: {abilities}; for your own pictures: --model {DEFAULT_PULL}")
 }
 
 /// A model and all that decides about its scores but for the pictures: its name, and the formats of weights, products and keys.
@@ -81,7 +88,8 @@ pub struct Runtime {
 /// Finds the model, downloading it where need be, and plans its memory.
 ///
 /// # Errors
-/// [`CliError`]: there is no such model, or its files or the device's settings are wrong.
+/// [`CliError`]: there is no such model, it would have to be downloaded and will not fit, or its files or the device's settings are
+/// wrong.
 pub fn open(
     model: &ModelArgs,
     context: &ContextArgs,
@@ -102,10 +110,36 @@ pub fn open_from(
 ) -> Result<Opened, CliError> {
     // before the download: a wrong flag or variable should not cost eight gigabytes first
     let device = device(&model.device)?;
+    let device = unless_too_large(hub, device, model, context, &num_crops)?;
     let source = hub::resolve(&model.model, hub, &mut *hub::for_stderr())?;
     let given_up = Arc::clone(&hub.given_up);
     let opened = open_quantized(&source, device, model, context, &num_crops, &given_up)?;
     Ok(Opened { is_demo: source == ModelSource::Demo, given_up, ..opened })
+}
+
+/// The device that will run the model, where it is not known yet that it will not fit: what would have to be downloaded is planned
+/// first, if its shape is known.
+fn unless_too_large(
+    hub: &HubOptions,
+    device: Device,
+    model: &ModelArgs,
+    context: &ContextArgs,
+    num_crops: impl Fn(usize) -> usize,
+) -> Result<Device, CliError> {
+    if !hub::is_known(&model.model) || hub.offline {
+        return Ok(device);
+    }
+    let in_cache = HubOptions { offline: true, ..hub.clone() };
+    match hub::resolve(&model.model, &in_cache, &mut *hub::for_stderr()) {
+        Err(HubError::NotCached { .. }) => {
+            let config = ModelConfig::phi_3_5_vision();
+            let need = Need::unseen(&config, model, num_crops(NUM_CROPS_LEAST), context);
+            let (device, plan) = need.plan(device, &model.device);
+            plan?;
+            Ok(device)
+        }
+        _ => Ok(device),
+    }
 }
 
 /// Opens the model at `source` in the form that the flags ask for, which is made if need be.
@@ -229,38 +263,8 @@ pub fn plan(
 ) -> Opened {
     let own = checkpoint.preprocessor;
     let num_crops = own.with_num_crops(num_crops(own.num_crops)).num_crops;
-    let request = MemoryRequest { context: context.context, ..memory_request(&checkpoint, model, num_crops) };
-    let (device, plan) = on_fitting(device, &model.device, &checkpoint.config, &request);
+    let (device, plan) = Need::of(&checkpoint, model, num_crops, context).plan(device, &model.device);
     Opened { checkpoint, device, plan, is_demo: false, given_up: Arc::default() }
-}
-
-/// The plan on the device that the flags have opened, and that device; or on the processor, of which a line tells, where the flags
-/// leave the choice and a card has too little memory ([`MemoryPlan::on_fitting`]).
-pub fn on_fitting(
-    device: Device,
-    args: &DeviceArgs,
-    config: &ModelConfig,
-    request: &MemoryRequest,
-) -> (Device, Result<MemoryPlan, MemoryError>) {
-    MemoryPlan::on_fitting(device, &device_options(args), config, request, &mut tell_device)
-}
-
-/// What an engine with the default options takes for this checkpoint, quantized as the flags will have it.
-#[must_use]
-pub fn memory_request(checkpoint: &Checkpoint, model: &ModelArgs, num_crops: usize) -> MemoryRequest {
-    let Checkpoint { weights, config, .. } = checkpoint;
-    let quant = model.quantized(weights);
-    let options = EngineOptions::default();
-    MemoryRequest {
-        weights_bytes: quant
-            .map_or_else(|| weights.bytes_total(), |quant| convert::quantized_bytes(weights, config, quant)),
-        kv_format: model.options_when(quant.or(weights.quant()).is_some()).kv_format,
-        num_crops,
-        prefill_chunk: options.prefill_chunk_alone,
-        image_cache_bytes: options.image_cache_bytes_max as u64,
-        kept_bytes: 0,
-        context: None,
-    }
 }
 
 /// Plans for a prompt and an answer of known length, as [`on_fitting`] does, and refuses what the model or the memory cannot take.
@@ -344,7 +348,7 @@ impl Opened {
     /// # Errors
     /// It does not.
     pub fn fitting(self) -> Result<Self, CliError> {
-        let plan = self.plan.map_err(phi3v::Error::from)?;
+        let plan = self.plan?;
         Ok(Self { plan: Ok(plan), ..self })
     }
 
@@ -420,7 +424,7 @@ impl Opened {
         model: &ModelArgs,
         adjust: impl FnOnce(&MemoryPlan, EngineOptions) -> EngineOptions,
     ) -> Result<Runtime, CliError> {
-        let plan = self.plan.map_err(phi3v::Error::from)?;
+        let plan = self.plan?;
         let Checkpoint { config, tokenizer, weights, name, .. } = &self.checkpoint;
         let mut progress = Progress::new();
         let mut observe = |step| {

@@ -14,7 +14,7 @@ pub(crate) use system::{
     BACKSLASH_ESCAPES, CACHE_VARIABLE, DESKTOP, FOLDS_CASE, HandedFile, PROGRAM_ENDING, REPLACES_OPEN_FILES,
     SIGNS_OF_VARIABLES, as_named, away_from_ctrl_c, changed, end_with_parent, give_way_for_memory,
     is_own_descriptor, lead_to_one_file, link_blob, name_of_bytes, open_without_waiting, outlive_size_limits,
-    own_program, quoted, termination,
+    own_program, quoted, setting, termination,
 };
 
 /// What shows windows and keeps the clipboard.

@@ -59,15 +59,24 @@ pub enum GpuError {
     },
 }
 
+/// What makes a card known to Vulkan, or to what the system has in its place.
+const DRIVER: &str = if cfg!(target_os = "linux") {
+    "install Vulkan's loader (libvulkan1) and the Vulkan part of the card's driver (mesa-vulkan-drivers, or NVIDIA's \
+     libnvidia-gl), until vulkaninfo lists the card"
+} else {
+    "install the card's driver, with Vulkan"
+};
+
 impl GpuError {
     /// What the user can do about it.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::NoAdapter => "install the card's driver, with Vulkan, or use the CPU".to_owned(),
+            Self::NoAdapter => format!("{DRIVER}, or use the CPU"),
             Self::OnlySoftware { .. } => {
-                "install the card's driver, with Vulkan, or use the CPU; one in software, which is slow, has to be chosen by its number"
-                    .to_owned()
+                format!(
+                    "{DRIVER}, or use the CPU; one in software, which is slow, has to be chosen by its number"
+                )
             }
             Self::UnknownAdapter { .. } => {
                 "choose one of these, by a part of its name or by its number".to_owned()

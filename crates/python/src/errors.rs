@@ -4,7 +4,7 @@ use crate::hub::LOCAL_FILES_ONLY;
 use phi3v::document::PdfError;
 use phi3v::image::ImageError;
 use phi3v_cli::documents::DocumentError;
-use phi3v_cli::error::{CliError, ExitCode};
+use phi3v_cli::error::{CliError, ExitCode, Unfit};
 use phi3v_cli::hub::{FileKind, HubError};
 use phi3v_cli::paths::folder_of;
 use phi3v_cli::sources::{NamedImageError, SourceError, Unallowed};
@@ -93,6 +93,7 @@ fn hint(error: &CliError) -> Option<String> {
         CliError::Phi3V(error) | CliError::Fixed(error) | CliError::Hub(HubError::Model(error)) => {
             error.hint()
         }
+        CliError::Unfit(unfit) => unfit_hint(unfit),
         CliError::Picture(NamedImageError::Image { error, .. }) => error.hint(),
         CliError::Picture(
             NamedImageError::Url { .. }
@@ -143,6 +144,14 @@ fn hint(error: &CliError) -> Option<String> {
         CliError::Quantized { .. } => Some("give the original checkpoint, or leave quant out".to_owned()),
         other => other.hint(),
     }
+}
+
+/// What can be done about a model that does not fit: first what is known to fit.
+fn unfit_hint(unfit: &Unfit) -> Option<String> {
+    let q4 = unfit.q4_context.map(|context| format!("take quant=\"q4\", with which context={context} fits"));
+    let elsewhere = unfit.on_processor.then(|| "run it on the processor with device=\"cpu\"".to_owned());
+    let ways: Vec<String> = [q4, elsewhere].into_iter().chain([unfit.error.hint()]).flatten().collect();
+    (!ways.is_empty()).then(|| ways.join(", or "))
 }
 
 /// What can be done about a picture's file that cannot be read.

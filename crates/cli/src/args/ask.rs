@@ -74,6 +74,10 @@ fn logprobs() -> clap::builder::RangedI64ValueParser<u8> {
 
 /// `phi3v chat`
 #[derive(Debug, Args)]
+#[command(after_long_help = "Examples:
+  phi3v chat --model phi-3.5-vision photo.jpg
+  phi3v chat report.pdf --pages 1-3
+  printf 'What is this?\\nWhat colour is it?\\n' | phi3v chat photo.jpg")]
 pub struct ChatArgs {
     /// Pictures to begin with: files, or addresses with --allow-url; more can be added with /image
     #[arg(value_name = "IMAGE")]

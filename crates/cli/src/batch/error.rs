@@ -190,6 +190,8 @@ pub enum BatchError {
         total: usize,
         /// What the first of them is about, and why it failed.
         first: String,
+        /// What can be done about that, as its row has it.
+        first_hint: Option<String>,
         /// The path of the journal.
         path: String,
     },
@@ -205,8 +207,20 @@ fn some_failed(failed: usize, total: usize) -> String {
     format!("{failed} of {} failed", count(total, "answer"))
 }
 
-/// What can be done about `failed` rows of the results in `path`, of which `gone` are about what is not among the inputs.
-fn after_failures(failed: usize, gone: usize, path: &str) -> String {
+/// What can be done about `failed` rows of the results in `path`, of which `gone` are about what is not among the inputs; `first` is
+/// what the first of them says.
+fn after_failures(failed: usize, gone: usize, first: Option<&str>, path: &str) -> String {
+    match (failed, gone, first) {
+        (1, 0, Some(first)) if first.contains("--retry-errors") => return first.to_owned(),
+        (1, 0, Some(first)) => return format!("{first}; then --retry-errors tries it again"),
+        (_, 0, Some(first)) => {
+            return format!(
+                "of the first: {first}; the other rows with an error in {path} say what to do about theirs, and then --retry-errors \
+                 tries all again"
+            );
+        }
+        _ => {}
+    }
     match (failed, gone) {
         (1, 1) => format!(
             "its file is not among the inputs any more: take its line out of {path}, and run the same command again"
@@ -285,8 +299,12 @@ impl BatchError {
             Self::Busy { .. } => "wait until the other run has finished, or give another file with --out",
             Self::Exists { .. } => "move it away, or replace it with --force",
             Self::DiskFull { .. } => "free some space and run the same command again: it goes on from there",
-            Self::NoParquet => "build it with --features parquet, or use --csv",
-            Self::SomeFailed { failed, gone, path, .. } => return Some(after_failures(*failed, *gone, path)),
+            Self::NoParquet => {
+                "use --csv, or the program of a release, or one built with --features parquet; that of the Python package has none"
+            }
+            Self::SomeFailed { failed, gone, first_hint, path, .. } => {
+                return Some(after_failures(*failed, *gone, first_hint.as_deref(), path));
+            }
             Self::Sidecars { first, .. } if first.is_too_long() => "give the pictures shorter names",
             Self::Sidecars { .. } => {
                 "when they can be written, run the same command again: it writes what is missing"
@@ -308,7 +326,7 @@ mod tests {
     fn only_what_is_among_the_inputs_is_tried_again() {
         let hint = |failed, gone| {
             let (first, path) = ("a".to_owned(), "out.jsonl".to_owned());
-            BatchError::SomeFailed { failed, gone, total: 9, first, path }.hint().unwrap()
+            BatchError::SomeFailed { failed, gone, total: 9, first, first_hint: None, path }.hint().unwrap()
         };
         for (failed, gone, words) in [
             (1, 0, "tries it again"),
@@ -321,5 +339,20 @@ mod tests {
             assert!(hint.contains(words), "{hint}");
             assert_eq!(hint.contains("--retry-errors"), gone < failed, "{hint}");
         }
+    }
+
+    #[test]
+    fn what_the_first_row_advises_comes_first() {
+        let hint = |failed, gone, first| after_failures(failed, gone, Some(first), "out.jsonl");
+        assert_eq!(hint(1, 0, "crop it"), "crop it; then --retry-errors tries it again");
+        let itself = "try it again with --retry-errors, or fetch it yourself";
+        assert_eq!(hint(1, 0, itself), itself);
+        assert_eq!(
+            hint(3, 0, "crop it"),
+            "of the first: crop it; the other rows with an error in out.jsonl say what to do about theirs, and then \
+             --retry-errors tries all again"
+        );
+        // the first may be one of those
+        assert!(!hint(3, 1, "crop it").contains("crop it"));
     }
 }

@@ -136,6 +136,12 @@ impl Row {
         self.error.is_some()
     }
 
+    /// What can be done about there being no answer, if something is known.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        self.response.body.pointer("/error/hint")?.as_str().filter(|_| self.is_failed())
+    }
+
     /// The text of the first answer, if there is one.
     #[must_use]
     pub fn answer(&self) -> Option<&str> {

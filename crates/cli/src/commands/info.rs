@@ -2,22 +2,20 @@
 
 use super::machine::{CardInfo, CpuInfo, TriedInfo};
 use crate::args::InfoArgs;
-use crate::error::CliError;
+use crate::error::{CliError, Unfit};
 use crate::hub::{self, HubError, HubOptions};
 use crate::quantized;
-use crate::runtime::{self, Opened};
+use crate::runtime::{self, Need, Opened};
 use crate::terminal::print;
 use crate::version;
 use phi3v::checkpoint::Checkpoint;
 use phi3v::config::ModelConfig;
 use phi3v::device::{self, Card, Device};
-use phi3v::engine::EngineOptions;
 use phi3v::error::count;
-use phi3v::image::ImageParams;
-use phi3v::memory::{Capacity, MemoryPlan, MemoryRequest, size};
+use phi3v::memory::{Capacity, MemoryPlan, size};
 use phi3v::weights::quantized::Quant;
 use phi3v::weights::weights_bytes;
-use phi3v_kernels::{Format, Processor};
+use phi3v_kernels::Processor;
 use serde::Serialize;
 use std::fmt;
 use std::path::PathBuf;
@@ -45,6 +43,9 @@ struct Info {
     /// Why the model does not fit.
     #[serde(skip_serializing_if = "Option::is_none")]
     refusal: Option<String>,
+    /// What would fit, or what else to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
 }
 
 /// Where models are kept.
@@ -130,6 +131,7 @@ impl Info {
                 .ok()
                 .map(|plan| MemoryInfo::new(args, args.model.quantized(&checkpoint.weights), plan)),
             refusal: plan.as_ref().err().map(ToString::to_string),
+            hint: plan.as_ref().err().and_then(Unfit::hint),
             ..Self::without_model(args, processor, device)
         }
     }
@@ -141,24 +143,15 @@ impl Info {
             return Self::without_model(args, processor, &device);
         }
         let config = ModelConfig::phi_3_5_vision();
-        let stored = weights_bytes(&config, None);
-        let quant = args.model.quantized_from(Format::Bf16, stored);
-        let options = EngineOptions::default();
-        let request = MemoryRequest {
-            weights_bytes: weights_bytes(&config, quant),
-            kv_format: args.model.options_when(quant.is_some()).kv_format,
-            // as the older model has it; fewer take no more
-            num_crops: ImageParams::default().num_crops,
-            prefill_chunk: options.prefill_chunk_alone,
-            image_cache_bytes: options.image_cache_bytes_max as u64,
-            kept_bytes: 0,
-            context: args.context.context,
-        };
-        let (device, plan) = runtime::on_fitting(device, &args.model.device, &config, &request);
+        let need = Need::unseen(&config, &args.model, runtime::num_crops_unseen(), &args.context);
+        let (device, plan) = need.plan(device, &args.model.device);
+        let quant = runtime::quant_unseen(&config, &args.model);
+        let weights_bytes = Some(weights_bytes(&config, None));
         Self {
-            model: ModelState::Elsewhere { name, downloaded: false, weights_bytes: Some(stored) },
+            model: ModelState::Elsewhere { name, downloaded: false, weights_bytes },
             memory: plan.as_ref().ok().map(|plan| MemoryInfo::new(args, quant, plan)),
-            refusal: plan.err().map(|error| error.to_string()),
+            refusal: plan.as_ref().err().map(ToString::to_string),
+            hint: plan.as_ref().err().and_then(Unfit::hint),
             ..Self::without_model(args, processor, &device)
         }
     }
@@ -183,6 +176,7 @@ impl Info {
             caches: Caches { downloads: HubOptions::from_env().cache, quantized: quantized::cache_folder() },
             memory: None,
             refusal: None,
+            hint: None,
         }
     }
 }
@@ -235,7 +229,7 @@ impl MemoryInfo {
 
 impl fmt::Display for Info {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cpu, gpu, cards, tried, available_bytes, model, caches, memory, refusal, .. } = self;
+        let Self { cpu, gpu, cards, tried, available_bytes, model, caches, memory, refusal, hint, .. } = self;
         writeln!(f, "phi3v         {}", version::long())?;
         // here as behind a card
         let used = if gpu.is_none() { ", runs the model" } else { "" };
@@ -264,7 +258,10 @@ impl fmt::Display for Info {
         writeln!(f, "  quantized   {}", caches.quantized.display())?;
         match (memory, refusal, available_bytes) {
             (Some(memory), ..) => memory.fmt(f),
-            (None, Some(refusal), _) => writeln!(f, "memory        {refusal}"),
+            (None, Some(refusal), _) => {
+                writeln!(f, "memory        {refusal}")?;
+                hint.iter().try_for_each(|hint| writeln!(f, "  hint        {hint}"))
+            }
             (None, None, Some(bytes)) => writeln!(f, "memory        {} available", size(*bytes)),
             (None, None, None) => Ok(()),
         }

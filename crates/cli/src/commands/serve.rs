@@ -19,7 +19,7 @@ use phi3v::constraint::{ConstraintFactory, GrammarLimits};
 use phi3v::device::Device;
 use phi3v::image::{ImageParams, NUM_CROPS_HIGH};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -41,6 +41,8 @@ impl From<ServeError<CliError>> for CliError {
 pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     let _log = start_log(args.log_format);
     let mut options = options(args)?;
+    // as of a wrong flag: before a download
+    Server::<CliError>::check(&options)?;
     let num_crops = args.num_crops;
     // requests may ask for high detail
     let tiles_max = move |own| num_crops.unwrap_or(own).max(NUM_CROPS_HIGH);
@@ -69,13 +71,29 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
         let description = opened.is_demo.then(runtime::demo_notice);
         loaded(opened.load_for_server(&model, beside)?, image_params, description)
     })?;
-    note!("phi3v listens at {scheme}://{} (the page; the API is below /v1)", server.address);
+    note!("phi3v listens at {scheme}://{} (the page; the API is below /v1)", from_here(server.address));
+    if server.address.ip().is_unspecified() {
+        let port = server.address.port();
+        note!(
+            "other machines reach it at this one's address, port {port}; at a name where --allow-host has it"
+        );
+    }
     if open_to_all {
         tell!("warning: other machines can use this server without a key");
         tell!("hint: start it with --api-key-file, or without --host");
     }
     let hurry = Arc::new(Notify::new());
     Ok(server.run(first_signal(Arc::clone(&hurry)), hurry.notified())?)
+}
+
+/// Where this machine reaches what listens at `address`: that of all of its own addresses is none to be called.
+fn from_here(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
 }
 
 fn loaded(
@@ -191,4 +209,20 @@ async fn first_signal(hurry: Arc<Notify>) {
             hurry.notify_one();
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_that_is_told_can_be_opened() {
+        for (listens, told) in [
+            ("0.0.0.0:8000", "127.0.0.1:8000"),
+            ("[::]:80", "[::1]:80"),
+            ("192.168.1.5:8000", "192.168.1.5:8000"),
+        ] {
+            assert_eq!(from_here(listens.parse().unwrap()).to_string(), told);
+        }
+    }
 }

@@ -28,8 +28,8 @@ pub(super) fn run(args: &TraceArgs) -> Result<(), CliError> {
     sources::check_names(&args.images, &[])?;
     check_inputs(&args.out, args.images.iter().map(Path::new).chain(args.prompt_file.as_deref()))?;
     check_out(&args.out, args.overwrite.existing(), &source_of(&args.model.model))?;
-    // prompt and answer are known, so the context that would be chosen for a conversation does not matter
-    let no_context = ContextArgs { context: None };
+    // prompt and answer are planned for when they are known; until then it is refused only what takes too much without them
+    let no_context = ContextArgs { context: Some(1) };
     let model = as_stored(args);
     let Opened { checkpoint, device, .. } =
         runtime::open(&model, &no_context, |own| args.num_crops.unwrap_or(own))?;

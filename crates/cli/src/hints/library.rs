@@ -1,5 +1,6 @@
 //! Hints about the library's errors. It knows no command line: where a flag or a command is what helps, it is named here.
 
+use crate::error::Unfit;
 use phi3v::Error;
 use phi3v::checkpoint::CheckpointError;
 use phi3v::config::ConfigError;
@@ -69,6 +70,26 @@ pub(super) fn hint_of_bench(error: &Error) -> Option<String> {
         _ => return hint(error),
     };
     Some(hint.to_owned())
+}
+
+impl Unfit {
+    /// What the user can do about it, one sentence: first what is known to fit.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let MemoryError::TooLittle { context, fits, .. } = self.error else { return memory(&self.error) };
+        let q4 = self.q4_context.map(|fits| match fits < context {
+            true => format!("take --quant q4 with --context {fits}"),
+            false => format!("take --quant q4, which fits with a context of {}", count(fits, "token")),
+        });
+        let shorter = (fits >= CONTEXT_DEFAULT_MIN)
+            .then(|| format!("choose a smaller context, up to --context {fits}"));
+        let elsewhere = self.on_processor.then(|| "run it on the processor with --device cpu".to_owned());
+        let ways: Vec<String> = [shorter, q4, elsewhere].into_iter().flatten().collect();
+        if ways.is_empty() {
+            return memory(&self.error);
+        }
+        Some(format!("{}, or close other programs", ways.join(", ")))
+    }
 }
 
 /// What the user can do about the processor's refusal.
@@ -225,6 +246,30 @@ mod tests {
             bench(MemoryError::ContextTooLong { context: 9, limit: 8 }.into()).starts_with("lower --depth")
         );
         assert!(bench(BackendError::Device { reason: String::new() }.into()).contains("--device cpu"));
+    }
+
+    #[test]
+    fn what_would_fit_is_named() {
+        let hint = |fits, q4_context, on_processor| {
+            Unfit { error: too_little(fits), q4_context, on_processor }.hint().unwrap()
+        };
+        assert_eq!(hint(0, None, false), "close other programs, or choose a smaller model with --model");
+        assert_eq!(
+            hint(4096, None, false),
+            "choose a smaller context, up to --context 4096, or close other programs"
+        );
+        // that of the refusal is 8192 tokens
+        assert_eq!(
+            hint(0, Some(8192), false),
+            "take --quant q4, which fits with a context of 8192 tokens, or close other programs"
+        );
+        assert_eq!(
+            hint(2048, Some(4096), true),
+            "choose a smaller context, up to --context 2048, take --quant q4 with --context 4096, run it on the processor with \
+             --device cpu, or close other programs"
+        );
+        let other = Unfit::from(MemoryError::NoContext);
+        assert_eq!(other.hint(), memory(&MemoryError::NoContext));
     }
 
     fn too_little(fits: usize) -> MemoryError {

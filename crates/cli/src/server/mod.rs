@@ -144,6 +144,15 @@ async fn given_up(app: &App) {
 }
 
 impl<E: std::error::Error + Send + 'static> Server<E> {
+    /// Whether it could listen at this moment. Nobody is listened to: who comes meanwhile is refused, as before.
+    ///
+    /// # Errors
+    /// The address is in use, or not one of this machine.
+    pub fn check(options: &ServerOptions) -> Result<(), ServeError<E>> {
+        let listen = |error| ServeError::Listen { address: options.address, error };
+        std::net::TcpListener::bind(options.address).map(drop).map_err(listen)
+    }
+
     /// Listens, and begins to load the model on the engine's thread. Should the device fail, the model is loaded once more.
     ///
     /// # Errors

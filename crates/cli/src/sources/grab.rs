@@ -61,6 +61,9 @@ impl GrabError {
     pub fn hint(&self) -> String {
         match self {
             Self::NoDisplay(_) => "save the picture to a file, and name that".to_owned(),
+            Self::NoTool { grab: Grab::Screen, package, .. } => {
+                format!("install {package}, or save a screenshot to a file (Print key) and name that")
+            }
             Self::NoTool { package, .. } => {
                 format!("install {package}, or save the picture to a file and name that")
             }
@@ -138,7 +141,13 @@ const POWERSHELL_PASTE: Tool = Tool {
     package: "PowerShell",
     through: Through::Base64,
 };
-const GRIM: Tool = Tool { program: "grim", arguments: &["-"], package: "grim", through: Through::Stdout };
+/// What takes the screen of a Wayland desktop, each desktop by its own.
+const OF_WAYLAND: &str = "grim (Sway, Hyprland and their like), gnome-screenshot (GNOME) or spectacle (KDE)";
+const GRIM: Tool = Tool { program: "grim", arguments: &["-"], package: OF_WAYLAND, through: Through::Stdout };
+const GNOME_SCREENSHOT: Tool =
+    Tool { program: "gnome-screenshot", arguments: &["-f"], package: OF_WAYLAND, through: Through::File };
+const SPECTACLE: Tool =
+    Tool { program: "spectacle", arguments: &["-bno"], package: OF_WAYLAND, through: Through::File };
 const SCROT: Tool =
     Tool { program: "scrot", arguments: &["--overwrite"], package: "scrot", through: Through::File };
 const SCREENCAPTURE: Tool =
@@ -189,7 +198,9 @@ impl Grab {
                 &[WL_PASTE, XCLIP]
             }
             (Self::Clipboard, Desktop::Server) if is_set("WAYLAND_DISPLAY") => &[WL_PASTE],
-            (Self::Screen, Desktop::Server) if is_set("WAYLAND_DISPLAY") => &[GRIM],
+            (Self::Screen, Desktop::Server) if is_set("WAYLAND_DISPLAY") => {
+                &[GRIM, GNOME_SCREENSHOT, SPECTACLE]
+            }
             (Self::Clipboard, Desktop::Server) if is_set("DISPLAY") => &[XCLIP],
             (Self::Screen, Desktop::Server) if is_set("DISPLAY") => &[SCROT],
             (_, Desktop::Server) => return Err(GrabError::NoDisplay(self)),
@@ -256,18 +267,18 @@ mod tests {
                 .map(|tools| tools.iter().map(|tool| tool.program).collect::<Vec<_>>())
         };
         for (desktop, display, clipboard, screen) in [
-            (Desktop::Macos, "", &["pngpaste", "osascript"][..], "screencapture"),
-            (Desktop::Windows, "", &["powershell"], "powershell"),
-            (Desktop::Server, "WAYLAND_DISPLAY", &["wl-paste"], "grim"),
-            (Desktop::Server, "DISPLAY", &["xclip"], "scrot"),
+            (Desktop::Macos, "", &["pngpaste", "osascript"][..], &["screencapture"][..]),
+            (Desktop::Windows, "", &["powershell"], &["powershell"]),
+            (Desktop::Server, "WAYLAND_DISPLAY", &["wl-paste"], &["grim", "gnome-screenshot", "spectacle"]),
+            (Desktop::Server, "DISPLAY", &["xclip"], &["scrot"]),
         ] {
             assert_eq!(programs(Grab::Clipboard, desktop, display).unwrap(), clipboard);
-            assert_eq!(programs(Grab::Screen, desktop, display).unwrap(), [screen]);
+            assert_eq!(programs(Grab::Screen, desktop, display).unwrap(), screen);
         }
         let both =
             |grab: Grab| grab.tools(Desktop::Server, |_| true).unwrap().iter().map(|tool| tool.program);
         assert_eq!(both(Grab::Clipboard).collect::<Vec<_>>(), ["wl-paste", "xclip"]);
-        assert_eq!(both(Grab::Screen).collect::<Vec<_>>(), ["grim"]);
+        assert_eq!(both(Grab::Screen).collect::<Vec<_>>(), ["grim", "gnome-screenshot", "spectacle"]);
         let none = programs(Grab::Screen, Desktop::Server, "").unwrap_err();
         assert!(matches!(none, GrabError::NoDisplay(Grab::Screen)), "{none}");
     }

@@ -165,6 +165,12 @@ pub(crate) fn as_named(canonical: PathBuf) -> PathBuf {
     canonical
 }
 
+/// What a shell is told to set a variable for this session, to a value without signs of its own.
+#[must_use]
+pub(crate) fn setting(variable: &str, value: &str) -> String {
+    format!("export {variable}={value}")
+}
+
 /// A word between quotes of the shell.
 #[must_use]
 pub(crate) fn quoted(word: &str) -> String {

@@ -162,6 +162,12 @@ pub(crate) fn as_named(canonical: PathBuf) -> PathBuf {
     plain.map_or(canonical, PathBuf::from)
 }
 
+/// What PowerShell is told to set a variable for this session, to a value without quotes.
+#[must_use]
+pub(crate) fn setting(variable: &str, value: &str) -> String {
+    format!("$env:{variable} = '{value}'")
+}
+
 /// A word between the quotes that every shell there knows.
 #[must_use]
 pub(crate) fn quoted(word: &str) -> String {
@@ -171,6 +177,11 @@ pub(crate) fn quoted(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_variable_is_set_in_powershell_s_words() {
+        assert_eq!(setting("PHI3V_MODEL", "phi-3.5-vision"), "$env:PHI3V_MODEL = 'phi-3.5-vision'");
+    }
 
     #[test]
     fn canonical_paths_are_shown_as_people_write_them() {

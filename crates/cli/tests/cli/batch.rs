@@ -227,8 +227,13 @@ fn what_fails_is_a_row_with_an_error_and_can_be_tried_again() {
     assert_eq!(fixture.run(&many(&[])).code, Some(6), "nothing is left to do, and two have still failed");
     assert_eq!(rows(&path), first);
     std::fs::copy(fixture.path("small.png"), fixture.path("many/damaged.png")).unwrap();
-    assert_eq!(fixture.run(&many(&["--retry-errors"])).code, Some(6));
+    let told = fixture.run(&many(&["--retry-errors"]));
+    assert_eq!(told.code, Some(6));
     let second = rows(&path);
+    // of the one that is left, what its row says
+    let hint = second["photo.heic"]["response"]["body"]["error"]["hint"].as_str().unwrap();
+    let hint = format!("\nhint: {hint}; then --retry-errors tries it again\n");
+    assert!(told.stderr.ends_with(&hint), "{hint}{}", told.stderr);
     assert_eq!((second.len(), &second["damaged.png"]["error"]), (6, &Value::Null));
     std::fs::remove_file(fixture.path("many/photo.heic")).unwrap();
     let told = fixture.run(&many(&["--retry-errors"]));
@@ -359,15 +364,25 @@ fn a_full_disk_loses_nothing() {
 #[test]
 fn parts_have_every_picture_once() {
     let fixture = fixture(20);
-    fixture.run(&many(&["-o", "whole"])).answer();
-    let mut parts = BTreeMap::new();
+    fixture.run(&many(&["-o", "whole", "--csv", "whole.csv"])).answer();
+    let (mut parts, mut joined) = (BTreeMap::new(), Vec::new());
     for part in 1..=3 {
         fixture.run(&many(&["-o", &format!("{part}"), "--shard", &format!("{part}/3")])).answer();
-        let rows = rows(&fixture.path(&part.to_string()));
+        let path = fixture.path(&part.to_string());
+        let text = std::fs::read_to_string(&path).unwrap();
+        // the first with its header, the others without
+        joined.extend(text.lines().skip(usize::from(part > 1)).map(str::to_owned));
+        let rows = rows(&path);
         assert!(rows.len() < 20);
         rows.into_iter().for_each(|(id, row)| assert!(parts.insert(id, row).is_none()));
     }
     assert_eq!(parts, rows(&fixture.path("whole")));
+    // put together they are the job, of which the same command without a part makes one table
+    std::fs::write(fixture.path("all"), joined.join("\n") + "\n").unwrap();
+    fixture.run(&many(&["-o", "all", "--csv", "all.csv"])).answer();
+    let text = |name| std::fs::read_to_string(fixture.path(name)).unwrap();
+    assert_eq!(text("all.csv"), text("whole.csv"));
+    assert_eq!(text("all").lines().count(), 21);
 }
 
 #[test]
@@ -712,7 +727,7 @@ fn what_makes_no_sense_is_refused_before_anything_is_done() {
     }
     if !cfg!(feature = "parquet") {
         let refused = fixture.run(&many(&["--parquet", "x.parquet"])).refusal(2);
-        assert!(refused.contains("hint: build it with --features parquet"), "{refused}");
+        assert!(refused.contains("or one built with --features parquet"), "{refused}");
     }
 }
 

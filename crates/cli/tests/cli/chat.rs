@@ -82,7 +82,10 @@ fn a_failed_turn_ends_a_script() {
         assert!(refusal.ends_with("\nhint: /help lists the commands\n"), "{refusal}");
     }
     let absent = chat(&fixture, &[], "/image absent.png\n").refusal(3);
-    assert!(absent.ends_with("\nhint: check the path; after /image Tab completes it\n"), "{absent}");
+    assert!(
+        absent.ends_with("\nhint: check the path; within chat, Tab completes it after /image\n"),
+        "{absent}"
+    );
     // what stands behind the picture is taken for a part of its path, wherever it is named
     for (args, input) in
         [(&[][..], "/image small.png What is this?\n"), (&["small.png", "What is this?"][..], "")]

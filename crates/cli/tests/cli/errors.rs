@@ -179,6 +179,35 @@ fn a_picture_where_the_question_should_be_is_refused() {
     asked.answer();
 }
 
+/// Port 9 discards; nothing listens there on a test machine.
+#[test]
+fn what_will_not_fit_is_not_downloaded_first() {
+    let fixture = Fixture::new();
+    let run = |words: &[&str]| {
+        let mut command = fixture.command(words);
+        command.env("HF_ENDPOINT", "http://127.0.0.1:9").env("HF_HUB_CACHE", fixture.path("hub"));
+        Run::of(command.env_remove("HF_HUB_OFFLINE").env_remove("TRANSFORMERS_OFFLINE").output().unwrap())
+    };
+    let model = ["--model", "phi-3.5-vision", "--context", "200000"];
+    let (error, hint) = (
+        "a context of 200000 tokens is longer than the model's 131072",
+        "choose a context of at most 131072",
+    );
+    for command in [&["ask", "small.png", "What?"][..], &["serve", "--port", "0"]] {
+        let told = run(&[command, &model].concat()).refusal(5);
+        assert!(told.starts_with(&format!("error: {error}\nhint: {hint}")), "{told}");
+    }
+    let told = run(&[&["info"], &model[..]].concat()).answer();
+    assert!(told.contains(&format!("\nmemory        {error}\n  hint        {hint}")), "{told}");
+    let told = run(&[&["info", "--json"], &model[..]].concat()).json();
+    assert!(told["refusal"] == error && told["hint"].as_str().unwrap().starts_with(hint), "{told}");
+    // before what would be downloaded, too
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let told = run(&[&["serve", "--port", &port], &model[..]].concat()).refusal(1);
+    assert!(told.starts_with(&format!("error: cannot listen at 127.0.0.1:{port}: ")), "{told}");
+}
+
 #[test]
 fn a_folder_is_no_question() {
     let fixture = Fixture::new();

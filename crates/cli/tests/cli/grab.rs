@@ -57,6 +57,11 @@ fn a_picture_is_taken_by_the_tool_of_the_display() {
         let tools = Tools::new(Some(display), &[(program, &script)]);
         assert_eq!(tools.ask(&[flag]).answer(), tools.expected(), "{program}");
     }
+    for (program, flags) in [("gnome-screenshot", "-f"), ("spectacle", "-bno")] {
+        let script = format!("test \"$1\" = {flags} && exec /bin/cp small.png \"$2\"");
+        let tools = Tools::new(Some("WAYLAND_DISPLAY"), &[(program, &script)]);
+        assert_eq!(tools.ask(&["--screen"]).answer(), tools.expected(), "{program}");
+    }
     let scrot = "test \"$1\" = --overwrite && exec /bin/cp small.png \"$2\"";
     let tools = Tools::new(Some("DISPLAY"), &[("scrot", scrot)]);
     assert_eq!(tools.ask(&["--screen"]).answer(), tools.expected());
@@ -108,7 +113,12 @@ fn a_missing_tool_is_named() {
     for (display, flag, program, package) in [
         ("WAYLAND_DISPLAY", "--clipboard", "wl-paste", "wl-clipboard"),
         ("DISPLAY", "--clipboard", "xclip", "xclip"),
-        ("WAYLAND_DISPLAY", "--screen", "grim", "grim"),
+        (
+            "WAYLAND_DISPLAY",
+            "--screen",
+            "grim",
+            "grim (Sway, Hyprland and their like), gnome-screenshot (GNOME) or spectacle (KDE)",
+        ),
         ("DISPLAY", "--screen", "scrot", "scrot"),
     ] {
         let told = refused(Some(display), flag, &[]);

@@ -502,6 +502,7 @@ fn refusals_say_what_to_do() {
     let fixture = Fixture::new();
     stdout(fixture.run(&["quantize", tiny().to_str().unwrap(), "--out", "once.safetensors"]));
     let again = fixture.run(&["quantize", "once.safetensors", "--to", "q4"]);
+    assert_eq!(again.code, Some(2), "as ask --quant q4 has it");
     assert!(again.stderr.contains("is quantized already"), "{}", again.stderr);
     assert!(again.stderr.contains("hint: give the original checkpoint"), "{}", again.stderr);
     std::fs::write(fixture.path("foreign.safetensors"), b"\x02\0\0\0\0\0\0\0{}").unwrap();

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "functions of tests are tests too")]
 
+mod command;
 mod damaged;
 mod fixture;
 mod server;

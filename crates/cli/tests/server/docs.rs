@@ -42,9 +42,8 @@ fn the_guide_s_examples_work() {
     assert!(examples >= 6);
 }
 
-/// What the router serves is what `/openapi.json` describes, but for the page's own files.
-#[test]
-fn the_description_has_every_route_with_its_method() {
+/// Methods and paths of the router, as `get /ready`, but for the page's.
+fn routes() -> Vec<String> {
     let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/server/router.rs");
     let source = std::fs::read_to_string(source).unwrap();
     let routes = source.split(".route(\"").skip(1).map(|rest| {
@@ -52,7 +51,33 @@ fn the_description_has_every_route_with_its_method() {
         let method = rest.split('(').next().unwrap();
         format!("{method} {}", path.replace("{*", "{"))
     });
-    let mut served: Vec<String> = routes.chain(["get /".to_owned()]).collect();
+    let mut routes: Vec<String> = routes.collect();
+    routes.sort();
+    routes
+}
+
+/// The guide's table has every route, and nothing else.
+#[test]
+fn the_guide_lists_the_routes() {
+    let guide = std::fs::read_to_string(repository().join("docs/guide/server.md")).unwrap();
+    let table = guide.split("## The API\n\n| | |\n|---|---|\n").nth(1).unwrap();
+    let first = table.lines().map_while(|line| line.strip_prefix("| ")?.split(" | ").next());
+    let mut listed: Vec<String> = first
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .map(|route| {
+            let (method, path) = route.split_once(' ').unwrap();
+            format!("{} {path}", method.to_lowercase())
+        })
+        .collect();
+    listed.sort();
+    assert_eq!(listed, routes());
+}
+
+/// What the router serves is what `/openapi.json` describes, but for the page's own files.
+#[test]
+fn the_description_has_every_route_with_its_method() {
+    let mut served = routes();
+    served.push("get /".to_owned());
     served.sort();
     let server = Running::start(ServerOptions::default());
     let document = server.get("/openapi.json").json();

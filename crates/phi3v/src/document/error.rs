@@ -66,6 +66,7 @@ impl PdfError {
                     .to_owned()
             }
             Self::Empty => "look where it came from".to_owned(),
+            Self::NoPage { pages: 1, .. } => "it has one page, 1".to_owned(),
             Self::NoPage { pages, .. } => format!("its pages are 1 to {pages}"),
             Self::TooNarrow { .. } => "crop the page, or allow more crops".to_owned(),
             Self::NumCrops { .. } => "Phi-3-vision was trained with 16, Phi-3.5-vision with 4 and 16".to_owned(),

@@ -37,7 +37,7 @@ def load(
     hub, a folder, or a file made by `phi3v quantize`, also as a `pathlib.Path`. What is not here is downloaded once.
 
     Args:
-        model: Which one.
+        model: Which one. PHI3V_MODEL, which the command reads, does not count here.
         quant: How far the weights are quantized, at first use; a large model is unasked, to q8.
         device: Where it runs: "auto", "cpu", "gpu", "gpu:1" or a part of a graphics card's name; None is what
             PHI3V_DEVICE says, or "auto".

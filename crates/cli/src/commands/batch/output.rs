@@ -145,10 +145,10 @@ impl<'a> Outputs<'a> {
                 if let Some(refused) = beside {
                     tell!("{refused}");
                 }
-                let first = first_failure(&self.journal, &self.done)?;
+                let (first, first_hint) = first_failure(&self.journal, &self.done)?;
                 let (gone, total) = (self.gone, self.done.len());
                 let path = self.journal.path().display().to_string();
-                Err(BatchError::SomeFailed { failed, gone, total, first, path }.into())
+                Err(BatchError::SomeFailed { failed, gone, total, first, first_hint, path }.into())
             }
         }
     }
@@ -195,15 +195,18 @@ impl<'a> Outputs<'a> {
     }
 }
 
-/// What the first row with an error is about, and why there is no answer.
+/// What the first row with an error is about, and why there is no answer; and what can be done about it, if that is known.
 ///
 /// # Errors
 /// The row cannot be read again.
-fn first_failure(journal: &Journal, done: &DoneRows) -> Result<String, BatchError> {
+fn first_failure(journal: &Journal, done: &DoneRows) -> Result<(String, Option<String>), BatchError> {
     let first = done.values().filter(|row| row.failed).map(|row| row.offset).min().unwrap_or(0);
-    let Row { custom_id, error, .. } = journal.row_at(first)?;
+    let row = journal.row_at(first)?;
+    let hint = row.hint().map(str::to_owned);
+    let Row { custom_id, error, .. } = row;
     let message = error.map(|error| error.message).unwrap_or_default();
-    Ok(if message.contains(&custom_id) { message } else { format!("{custom_id}: {message}") })
+    let told = if message.contains(&custom_id) { message } else { format!("{custom_id}: {message}") };
+    Ok((told, hint))
 }
 
 impl<'a> Checked<'a> {
