@@ -17,7 +17,6 @@ use phi3v::image::ImageParams;
 use phi3v::memory::{MemoryPlan, MemoryRequest};
 use phi3v::model::Phi3V;
 use phi3v::tokenizer::Tokenizer;
-use phi3v::weights::convert;
 use phi3v_kernels::{Backend, DeviceMemory, Processor};
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
