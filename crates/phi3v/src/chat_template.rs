@@ -1,10 +1,10 @@
-//! Messages to a prompt, by the checkpoint's chat template: `<|role|>\n` content `<|end|>\n` for every message, then
-//! `<|assistant|>\n` unless the assistant spoke last.
+//! From messages to a prompt, by the checkpoint's chat template: `<|role|>\n` content `<|end|>\n` for every message, then
+//! `<|assistant|>\n` unless the last message is the assistant's.
 //!
-//! [`render`] gives the text for people and for comparison with the reference. The ids of a conversation come from
-//! [`crate::processor::chat_prompt`], which never reads special tokens out of what a user typed.
+//! [`render`] returns the text, for people and for comparison with the reference. The ids of a conversation come from
+//! [`crate::processor::chat_prompt`], which never parses special tokens in text that a user typed.
 
-/// Who speaks in a message; the template has a special token for each.
+/// The author of a message; the template has a special token for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
     /// Instructions for the whole conversation.
@@ -16,7 +16,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// The role's name in the template, such as `"user"` in `<|user|>`.
+    /// Returns the role's name in the template, such as `"user"` in `<|user|>`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -27,32 +27,32 @@ impl Role {
     }
 }
 
-/// A part of a message: a stretch of text, or an image by its number.
+/// A part of a message: a piece of text, or an image by its number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
-    /// Text, taken as it stands.
+    /// Text, used unchanged.
     Text(String),
     /// An image by its number, counted from 1 over the whole conversation.
     Image(usize),
 }
 
-/// What one side said in one turn: its role, and text and images in order.
+/// One turn of a conversation: its role, and its text and images in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Who said the message.
+    /// The author of the message.
     pub role: Role,
     /// Text and images in order.
     pub content: Vec<Part>,
 }
 
 impl Message {
-    /// A message of text only, which is taken as it stands.
+    /// Returns a message with only text, which is used unchanged.
     #[must_use]
     pub fn text(role: Role, text: impl Into<String>) -> Self {
         Self { role, content: vec![Part::Text(text.into())] }
     }
 
-    /// A user's message from parts in any order, every image on a line of its own as in the model cards:
+    /// Returns a user's message from parts in any order, with every image on a separate line as in the model cards:
     /// `<|image_1|>\n<|image_2|>\nquestion`.
     #[must_use]
     pub fn user(parts: impl IntoIterator<Item = Part>) -> Self {
@@ -68,7 +68,7 @@ impl Message {
     }
 }
 
-/// The prompt as text, ready for the assistant to speak, for people and for comparison with the reference.
+/// Returns the prompt as text, up to the assistant's turn, for people and for comparison with the reference.
 ///
 /// ```
 /// use phi3v::chat_template::{Message, Part, render};
@@ -85,7 +85,7 @@ pub fn render(messages: &[Message]) -> String {
     prompt
 }
 
-/// The messages as text in the chat template, without an invitation to the assistant to go on.
+/// Returns the messages as text in the chat template, without the beginning of the assistant's next turn.
 #[must_use]
 pub fn render_turns(messages: &[Message]) -> String {
     let mut prompt = String::new();
@@ -102,7 +102,7 @@ pub fn render_turns(messages: &[Message]) -> String {
     prompt
 }
 
-/// Whether the template ends with `<|assistant|>\n`.
+/// Returns whether the prompt ends with `<|assistant|>\n`.
 pub(crate) fn assistant_is_next(messages: &[Message]) -> bool {
     messages.last().is_some_and(|message| message.role != Role::Assistant)
 }

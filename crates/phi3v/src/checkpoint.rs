@@ -13,7 +13,7 @@ use std::sync::Arc;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
-    /// The folder does not exist or is not one.
+    /// The folder does not exist, or the path is not a folder.
     #[error("there is no folder {location}")]
     NoFolder {
         /// The path that was given.
@@ -33,7 +33,7 @@ pub enum CheckpointError {
         /// Path of the folder.
         location: String,
     },
-    /// The tokenizer makes ids for which the model has no embedding.
+    /// The tokenizer produces ids for which the model has no embedding.
     #[error("tokenizer.json has ids up to {last}, and vocab_size in config.json is {vocab_size}")]
     Vocabulary {
         /// Largest id of the tokenizer.
@@ -56,7 +56,7 @@ pub enum CheckpointError {
 }
 
 impl CheckpointError {
-    /// What the user can do about it.
+    /// Returns what the user can do about the error.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
@@ -82,14 +82,14 @@ impl CheckpointError {
 /// What peft writes beside the weights of an adapter.
 const ADAPTER_FILE: &str = "adapter_config.json";
 
-/// A model's configuration, tokenizer and weights, read and checked together; nothing large is read yet.
+/// A model's configuration, tokenizer and weights, read and checked together; the tensors' data is not read yet.
 #[derive(Debug)]
 pub struct Checkpoint {
-    /// What the model is called: its folder, or `org/name` where the folder is the hub's cache.
+    /// The name of the model: its folder, or `org/name` if the folder is in the hub's cache.
     pub name: String,
     /// Shapes and settings of the model, from config.json.
     pub config: ModelConfig,
-    /// generation_config.json, which Phi-3-vision's hub folder does not have.
+    /// The contents of generation_config.json, which Phi-3-vision's hub folder does not have.
     pub generation: GenerationConfig,
     /// How images are cut, from preprocessor_config.json.
     pub preprocessor: ImageParams,
@@ -97,13 +97,13 @@ pub struct Checkpoint {
     pub tokenizer: Arc<Tokenizer>,
     /// The tensors, mapped, from model*.safetensors.
     pub weights: Weights,
-    /// BLAKE3 digest of the JSON files that the other fields were read from.
+    /// BLAKE3 digest of the JSON files from which the other fields were read.
     pub settings_digest: [u8; 32],
 }
 
 impl Checkpoint {
-    /// Reads the checkpoint in the folder `dir`, or the quantized file of that name ([`crate::weights::quantized`]).
-    /// The weights are mapped and not read yet.
+    /// Reads the checkpoint in the folder `dir`, or the quantized file at that path ([`crate::weights::quantized`]).
+    /// The weights are mapped but not read yet.
     ///
     /// ```
     /// use phi3v::checkpoint::{Checkpoint, CheckpointError};
@@ -124,7 +124,7 @@ impl Checkpoint {
         Self::from_files(&Files::Folder(dir.to_owned()))
     }
 
-    /// Reads a checkpoint from wherever its files are.
+    /// Reads a checkpoint from any source of files.
     ///
     /// ```
     /// let checkpoint = phi3v::checkpoint::Checkpoint::from_files(&phi3v::demo::files())?;
@@ -166,8 +166,8 @@ impl Checkpoint {
         Ok(Self { name, config, generation, preprocessor, tokenizer, weights, settings_digest })
     }
 
-    /// Names the model by its contents: the BLAKE3 digest, in 64 hexadecimal digits, of its JSON files and of every tensor
-    /// as it is stored. All weights are read for it, on all cores.
+    /// Identifies the model by its contents: the BLAKE3 digest, in 64 hexadecimal digits, of its JSON files and of every tensor
+    /// as stored. Reads all weights, on all cores.
     #[must_use]
     pub fn digest(&self) -> String {
         let mut hasher = blake3::Hasher::new();
@@ -176,8 +176,8 @@ impl Checkpoint {
         hasher.finalize().to_hex().to_string()
     }
 
-    /// Every id that ends generation, sorted: the tokenizer's `<|end|>` and `<|endoftext|>`, and what the two
-    /// configuration files name. The hub's files alone name ids at which the models do not stop.
+    /// Returns every id that ends generation, sorted: the tokenizer's `<|end|>` and `<|endoftext|>`, and those in the two
+    /// configuration files. With the ids in the hub's files alone, the models would not stop.
     #[must_use]
     pub fn stop_ids(&self) -> Vec<u32> {
         let mut ids: Vec<u32> = self.tokenizer.stop_ids().into();
@@ -196,8 +196,8 @@ struct Settings {
 }
 
 impl Settings {
-    /// Reads a file, and then adds it to the digest: nothing of one that is too long is touched, for readers refuse it by its
-    /// length.
+    /// Reads a file, and then adds it to the digest. Readers refuse files that are too long by their length, so such a file's
+    /// contents are never touched.
     fn read<T, E: Into<CheckpointError>>(
         &mut self,
         bytes: &Bytes,

@@ -1,8 +1,8 @@
 //! config.json, generation_config.json, preprocessor_config.json.
 //!
-//! Fields carry the files' own key names. The rule for every key: one that changes the result is honoured or
-//! refused by name, one without effect on inference is ignored. All sizes are bounded here, once, so that products of
-//! them cannot overflow later and a hostile file cannot ask for much memory.
+//! Fields have the names of the files' keys. The rule for every key: a key that changes the result is honoured or
+//! refused by name; a key without effect on inference is ignored. All sizes are bounded here, once, so that products of
+//! sizes cannot overflow later and a hostile file cannot request much memory.
 
 mod keys;
 
@@ -10,7 +10,7 @@ use crate::image::{ImageParams, NUM_CROPS_MAX};
 use keys::Keys;
 use serde_json::{Value, json};
 
-/// Why a configuration file was refused: unreadable, or a model that phi3v does not compute.
+/// Why a configuration file was refused: it is unreadable, or describes a model that phi3v does not support.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -21,7 +21,7 @@ pub enum ConfigError {
         file: &'static str,
         /// Its length in bytes.
         bytes: usize,
-        /// Greatest length that is read.
+        /// The greatest length that is read.
         limit: usize,
     },
     /// The file is not JSON.
@@ -29,16 +29,16 @@ pub enum ConfigError {
     Json {
         /// Name of the file.
         file: &'static str,
-        /// What the JSON parser says.
+        /// The error of the JSON parser.
         source: serde_json::Error,
     },
-    /// The file holds JSON that is not an object.
+    /// The file contains JSON that is not an object.
     #[error("{file} is not a JSON object")]
     NotAnObject {
         /// Name of the file.
         file: &'static str,
     },
-    /// A key is absent that has no default.
+    /// A key without a default is absent.
     #[error("{file} has no {key}")]
     Missing {
         /// Name of the file.
@@ -55,7 +55,7 @@ pub enum ConfigError {
         key: String,
         /// The value in the file.
         value: String,
-        /// What it should have been.
+        /// The expected value.
         expected: String,
     },
     /// A value is meaningful, but describes a model that phi3v does not run.
@@ -67,7 +67,7 @@ pub enum ConfigError {
         key: String,
         /// The value in the file.
         value: String,
-        /// The value or values that are supported.
+        /// The supported value or values.
         supported: String,
     },
     /// The checkpoint was quantized by another program.
@@ -75,13 +75,13 @@ pub enum ConfigError {
     Quantized {
         /// Name of the file.
         file: &'static str,
-        /// The key that says so.
+        /// The key that shows this.
         key: &'static str,
     },
 }
 
 impl ConfigError {
-    /// What the user can do about it.
+    /// Returns what the user can do about the error.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
@@ -107,33 +107,33 @@ const CONFIG: &str = "config.json";
 const HIDDEN_SIZE_MAX: usize = 1 << 14;
 /// Largest `intermediate_size`; the real model has 8,192.
 const INTERMEDIATE_SIZE_MAX: usize = 1 << 16;
-/// Most layers; the real model has 32 and 24.
+/// Maximum number of layers; the real model has 32 and 24.
 const LAYERS_MAX: usize = 256;
-/// Most attention heads; the real model has 32.
+/// Maximum number of attention heads; the real model has 32.
 const HEADS_MAX: usize = 256;
 /// Largest vocabulary; the real model has 32,064.
 const VOCAB_SIZE_MAX: usize = 1 << 18;
 /// Longest context; the real model has 131,072.
 const POSITIONS_MAX: usize = 1 << 22;
 
-/// What `Phi3VConfig.__init__` of the reference takes where a file has no `original_max_position_embeddings`.
+/// Default of `Phi3VConfig.__init__` in the reference for `original_max_position_embeddings`.
 const ORIGINAL_POSITIONS: usize = 4096;
 
-/// Keys by which other programs mark a checkpoint they have quantized.
+/// Keys by which other programs mark a checkpoint that they have quantized.
 const QUANTIZATION_KEYS: [&str; 3] = ["quantization_config", "quantization", "compression_config"];
 
 /// The decoder's and the vision tower's shape, from config.json.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
-    /// Values of each row.
+    /// Number of values in each row.
     pub hidden_size: usize,
-    /// Values between gate/up and down projections.
+    /// Number of values between gate/up and down projections.
     pub intermediate_size: usize,
     /// Number of the decoder's layers.
     pub num_hidden_layers: usize,
-    /// Query heads; divides `hidden_size`.
+    /// Number of query heads; divides `hidden_size`.
     pub num_attention_heads: usize,
-    /// Key/value heads; divides `num_attention_heads`.
+    /// Number of key/value heads; divides `num_attention_heads`.
     pub num_key_value_heads: usize,
     /// Rows of the embedding table and of lm_head.
     pub vocab_size: usize,
@@ -147,16 +147,16 @@ pub struct ModelConfig {
     pub original_max_position_embeddings: usize,
     /// LongRoPE factors; `None` is plain RoPE.
     pub rope_scaling: Option<RopeScaling>,
-    /// Attention reaches back this many tokens. Not implemented as a mask: it caps [`Self::context_max`], below
-    /// which it masks nothing.
+    /// How many tokens back the attention reaches. Not implemented as a mask: it caps [`Self::context_max`], and a shorter
+    /// sequence is not masked by it.
     pub sliding_window: Option<usize>,
-    /// Ids that end generation. config.json's own; generation_config.json and the tokenizer know more.
+    /// Ids that end generation, from config.json; generation_config.json and the tokenizer have more.
     pub eos_token_id: Vec<u32>,
     /// Shape of the vision tower.
     pub img_processor: VisionConfig,
 }
 
-/// LongRoPE (Ding et al. 2024): each rotary frequency is divided by a factor of its own.
+/// LongRoPE (Ding et al. 2024): each rotary frequency is divided by its own factor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RopeScaling {
     /// `[head_dim / 2]`, for sequences of up to `original_max_position_embeddings` tokens.
@@ -168,13 +168,13 @@ pub struct RopeScaling {
 /// The CLIP vision tower (Radford et al. 2021). Its feature is `hidden_states[-2]`, so its last layer is not run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VisionConfig {
-    /// Values of each patch's row.
+    /// Number of values in each patch's row.
     pub hidden_size: usize,
     /// Encoder layers in the checkpoint; see [`Self::num_layers_used`].
     pub num_hidden_layers: usize,
     /// Attention heads; divides `hidden_size`.
     pub num_attention_heads: usize,
-    /// Values between fc1 and fc2.
+    /// Number of values between fc1 and fc2.
     pub intermediate_size: usize,
     /// Side of a tile in pixels: 336.
     pub image_size: usize,
@@ -185,8 +185,8 @@ pub struct VisionConfig {
 }
 
 impl ModelConfig {
-    /// The shapes of Phi-3.5-vision-instruct, without the parts of its configuration that neither speed nor memory depends
-    /// on: what can be planned before anything is downloaded.
+    /// Returns the shapes of Phi-3.5-vision-instruct, without the parts of its configuration that affect neither speed nor
+    /// memory. They allow planning before anything is downloaded.
     ///
     /// # Panics
     /// Never: the text is part of the program.
@@ -199,8 +199,8 @@ impl ModelConfig {
     /// Reads and checks config.json.
     ///
     /// # Errors
-    /// [`ConfigError`] for a file that cannot be read, and by name for every value that asks for something else than
-    /// what the model text computes.
+    /// [`ConfigError`] for a file that cannot be read, and, naming the key, for every value that the model text does not
+    /// support.
     pub fn from_json(bytes: &[u8]) -> Result<Self, ConfigError> {
         let value = keys::parse(CONFIG, bytes)?;
         let keys = Keys::root(CONFIG, &value)?;
@@ -253,25 +253,25 @@ impl ModelConfig {
         keys.must_be("head_dim", &json!(self.head_dim()), &json!(self.head_dim()))
     }
 
-    /// Values per attention head: `hidden_size` over the number of heads.
+    /// Returns the values per attention head: `hidden_size` divided by the number of heads.
     #[must_use]
     pub fn head_dim(&self) -> usize {
         self.hidden_size / self.num_attention_heads
     }
 
-    /// Rows of `qkv_proj`: all query heads, then all key heads, then all value heads.
+    /// Returns the rows of `qkv_proj`: all query heads, then all key heads, then all value heads.
     #[must_use]
     pub fn qkv_size(&self) -> usize {
         (self.num_attention_heads + 2 * self.num_key_value_heads) * self.head_dim()
     }
 
-    /// Longest sequence that may be run: `max_position_embeddings`, or `sliding_window` where that is shorter.
+    /// Returns the longest sequence that may be run: `max_position_embeddings`, or `sliding_window` if that is shorter.
     #[must_use]
     pub fn context_max(&self) -> usize {
         self.sliding_window.unwrap_or(usize::MAX).min(self.max_position_embeddings)
     }
 
-    /// What LongRoPE multiplies cosines and sines by, with short and with long factors:
+    /// Returns the factor by which LongRoPE multiplies cosines and sines, with short and with long factors:
     /// `sqrt(1 + ln(max / original) / ln(original))`, and 1 without scaling.
     #[must_use]
     pub fn rope_attention_scale(&self) -> f64 {
@@ -284,7 +284,7 @@ impl ModelConfig {
     }
 }
 
-/// Everything that must be as the model text assumes, and has no field because of it.
+/// Checks everything that must match the model text's assumptions and therefore has no field.
 fn check_architecture(keys: &Keys<'_>) -> Result<(), ConfigError> {
     for key in QUANTIZATION_KEYS {
         if keys.has(key) {
@@ -300,12 +300,12 @@ fn check_architecture(keys: &Keys<'_>) -> Result<(), ConfigError> {
     keys.must_be("attention_bias", &json!(false), &json!(false))?;
     keys.must_be("mlp_bias", &json!(false), &json!(false))?;
     keys.must_be("partial_rotary_factor", &json!(1.0), &json!(1.0))?;
-    // where later releases of the reference's library write both
+    // later releases of the reference's library write rope_theta and rope_scaling under this key
     if keys.has("rope_parameters") {
         return Err(keys.unsupported("rope_parameters", "rope_theta with rope_scaling"));
     }
 
-    // an absent key means another value in the reference for three of these, so none has a default
+    // for three of these keys, the reference takes an absent key as another value, so none has a default
     let embd_layer = keys.object("embd_layer")?.ok_or_else(|| keys.missing("embd_layer"))?;
     embd_layer.must_be("embedding_cls", &json!("image"), &json!("image"))?;
     embd_layer.must_be("hd_transform_order", &json!("sub_glb"), &Value::Null)?;
@@ -338,7 +338,7 @@ impl RopeScaling {
 }
 
 impl Default for VisionConfig {
-    /// CLIP ViT-L/14-336, which the hub's config.json only names.
+    /// Returns CLIP ViT-L/14-336, which the hub's config.json only names.
     fn default() -> Self {
         Self {
             hidden_size: 1024,
@@ -353,7 +353,7 @@ impl Default for VisionConfig {
 }
 
 impl VisionConfig {
-    /// Reads `img_processor`. Sizes stand in its `clip_config`; any that is absent is that of ViT-L/14-336.
+    /// Reads `img_processor`. The sizes are in its `clip_config`; absent sizes are those of ViT-L/14-336.
     fn read(keys: &Keys<'_>) -> Result<Self, ConfigError> {
         let processor = keys.object("img_processor")?.ok_or_else(|| keys.missing("img_processor"))?;
         processor.must_be("name", &json!("clip_vision_model"), &json!("clip_vision_model"))?;
@@ -395,35 +395,35 @@ impl VisionConfig {
         Ok(config)
     }
 
-    /// Values per attention head.
+    /// Returns the values per attention head.
     #[must_use]
     pub fn head_dim(&self) -> usize {
         self.hidden_size / self.num_attention_heads
     }
 
-    /// Encoder layers that are run: all but the last.
+    /// Returns the encoder layers that are run: all except the last.
     #[must_use]
     pub fn num_layers_used(&self) -> usize {
         self.num_hidden_layers - 1
     }
 
-    /// Patches of a tile: 24 x 24 = 576.
+    /// Returns the patches of a tile: 24 x 24 = 576.
     #[must_use]
     pub fn num_patches(&self) -> usize {
         (self.image_size / self.patch_size).pow(2)
     }
 
-    /// Rows of the position embedding: the class token and every patch.
+    /// Returns the rows of the position embedding: the class token and every patch.
     #[must_use]
     pub fn num_positions(&self) -> usize {
         self.num_patches() + 1
     }
 }
 
-/// What generation_config.json adds. Sampling settings in it are not taken over: greedy is the default.
+/// The additional settings in generation_config.json. Its sampling settings are not used: greedy is the default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GenerationConfig {
-    /// Ids that end generation; empty when the file does not say.
+    /// Ids that end generation; empty if the file has none.
     pub eos_token_id: Vec<u32>,
 }
 
@@ -440,8 +440,8 @@ impl GenerationConfig {
 }
 
 impl ImageParams {
-    /// Reads preprocessor_config.json. An absent `num_crops` is 1, an absent mean or deviation CLIP's, as in the
-    /// reference. `num_crops_max` is phi3v's own key, for models that misread more tiles.
+    /// Reads preprocessor_config.json. As in the reference, an absent `num_crops` is 1, and an absent mean or deviation is
+    /// CLIP's. `num_crops_max` is phi3v's own key, for models that misread more tiles.
     ///
     /// # Errors
     /// [`ConfigError`] for a file that cannot be read or describes another image processor.

@@ -1,7 +1,7 @@
-//! One error type for the library: each area has its own enum, and each error knows a hint of what to do.
+//! One error type for the library: each module has its own enum, and each error has a hint about what to do.
 //!
 //! Messages are one sentence, lower case, without a full stop, and name the value and the limit. The command line prints
-//! them unchanged; the server repeats of them what a stranger may know, and has hints of its own.
+//! them unchanged. The server repeats only the parts that strangers may know, and has hints of its own.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use std::sync::Arc;
 /// Shorthand for results of this library, whose error is [`enum@Error`] unless another is named.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A number of things in words, with the plural where it is due: `1 token`, `2 tokens`.
+/// Returns a number of things in words, with the plural if needed: `1 token`, `2 tokens`.
 #[must_use]
 pub fn count(number: impl Display, thing: &str) -> String {
     let number = number.to_string();
     format!("{number} {thing}{}", if number == "1" { "" } else { "s" })
 }
 
-/// Everything that can go wrong in the library, each area with an enum of its own.
+/// Everything that can go wrong in the library; each module has its own enum.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -44,16 +44,16 @@ pub enum Error {
     /// The model takes more memory than there is.
     #[error(transparent)]
     Memory(#[from] crate::memory::MemoryError),
-    /// The device is not there, or could not be set up as it was asked for.
+    /// The device does not exist, or could not be set up as requested.
     #[error(transparent)]
     Device(#[from] crate::device::DeviceError),
-    /// A file is there and cannot be read.
+    /// A file exists but cannot be read.
     #[error(transparent)]
     Read(#[from] crate::files::ReadError),
-    /// The system gives no thread.
+    /// The system cannot start a thread.
     #[error("no thread can be had: {0}")]
     Threads(std::io::Error),
-    /// The device refused, mostly for lack of memory.
+    /// The device reported an error, mostly because of a lack of memory.
     #[error(transparent)]
     Backend(#[from] phi3v_kernels::BackendError),
     /// The image was refused.
@@ -65,7 +65,7 @@ pub enum Error {
     /// The prompt was refused.
     #[error(transparent)]
     Processor(#[from] crate::processor::ProcessorError),
-    /// An answer could not be held to its form.
+    /// An answer could not be constrained to its form.
     #[error(transparent)]
     Constraint(#[from] crate::constraint::ConstraintError),
     /// A question cannot be decided.
@@ -80,7 +80,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The error itself, where several requests share it: what decides about hints, exit codes and HTTP status.
+    /// Returns the error itself if several requests share it: it decides about hints, exit codes and HTTP status.
     #[must_use]
     pub fn root(&self) -> &Self {
         match self {
@@ -89,13 +89,13 @@ impl Error {
         }
     }
 
-    /// The error once for each of `requests` that it ends; a single one gets it unshared.
+    /// Returns the error once for each of `requests` that it ends; a single request gets it unshared.
     pub(crate) fn for_each(self, requests: usize) -> impl Iterator<Item = Self> {
         let (alone, shared) = if requests == 1 { (Some(self), None) } else { (None, Some(Arc::new(self))) };
         alone.into_iter().chain(shared.into_iter().cycle().take(requests).map(Self::Shared))
     }
 
-    /// What the user can do about it, one sentence, if there is something.
+    /// Returns what the user can do about the error, in one sentence, if anything.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {

@@ -1,10 +1,12 @@
-//! How far one form of a model is from another: KL divergence, agreement, perplexity.
+//! How far one variant of a model deviates from another: KL divergence, agreement, perplexity.
 //!
-//! The reference answers greedily; the candidate is then fed the same tokens and asked, at every position, what it
-//! would have said. So every position compares two distributions after the same words, and one early difference does
-//! not spoil the rest. Measures as in the literature on quantization (Dettmers & Zettlemoyer 2023): the divergence
-//! `KL(reference || candidate)` in nats, how often the likeliest token is the same, the first position where it is
-//! not, and the perplexity that each gives the reference's answer.
+//! The reference answers greedily. The candidate is then fed the same tokens, and its logits are recorded at every
+//! position. So every position compares two distributions after the same words, and one early difference does not spoil
+//! the rest. The measures are those of the literature on quantization (Dettmers & Zettlemoyer 2023):
+//!
+//! - the divergence `KL(reference || candidate)` in nats,
+//! - how often the likeliest token is the same, and the first position where it is not, and
+//! - the perplexity that each model assigns to the reference's answer.
 
 use crate::Result;
 use crate::image::ImageInputs;
@@ -14,7 +16,7 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-/// A prompt as ids, with the images that it is about.
+/// A prompt as ids, with its images.
 #[derive(Clone, Debug)]
 pub struct Sample {
     /// Token ids, `-i` at the rows of image `i`, counted from 1.
@@ -23,47 +25,47 @@ pub struct Sample {
     pub images: Vec<Arc<ImageInputs>>,
 }
 
-/// An answer and the logits it was chosen from.
+/// An answer and the logits from which it was chosen.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
-    /// The answer's tokens, with the one that ended it.
+    /// The answer's tokens, including the one that ended it.
     pub tokens: Vec<u32>,
-    /// Logits, `[vocab_size]`, that each was chosen from.
+    /// Logits, `[vocab_size]`, from which each token was chosen.
     pub logits: Vec<Vec<f32>>,
     /// The factors that rotated the prompt and the answer.
     pub factors: RopeFactors,
 }
 
-/// How far a candidate is from the reference over one or more answers.
+/// How far a candidate deviates from the reference over one or more answers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Comparison {
-    /// Positions that were compared.
+    /// Number of compared positions.
     pub positions: usize,
-    /// Sum of the divergences, nats.
+    /// Sum of the divergences, in nats.
     kl_sum: f64,
-    /// Largest divergence of a position, nats.
+    /// Largest divergence at a position, in nats.
     pub kl_max: f64,
-    /// Positions with the same likeliest token.
+    /// Number of positions with the same likeliest token.
     pub agreed: usize,
-    /// First position of the first answer that differs, counted within its answer.
+    /// First differing position of the first answer that differs, counted within its answer.
     pub first_divergence: Option<usize>,
     surprise: [f64; 2],
 }
 
 impl Comparison {
-    /// Mean divergence `KL(reference || candidate)`, nats.
+    /// Returns the mean divergence `KL(reference || candidate)`, in nats.
     #[must_use]
     pub fn kl_mean(&self) -> f64 {
         self.kl_sum / self.positions.max(1) as f64
     }
 
-    /// Part of the positions with the same likeliest token.
+    /// Returns the fraction of positions with the same likeliest token.
     #[must_use]
     pub fn top1_agreement(&self) -> f64 {
         self.agreed as f64 / self.positions.max(1) as f64
     }
 
-    /// Perplexity of the reference's answers under the reference and under the candidate.
+    /// Returns the perplexity of the reference's answers under the reference and under the candidate.
     #[must_use]
     pub fn perplexity(&self) -> [f64; 2] {
         self.surprise.map(|sum| (sum / self.positions.max(1) as f64).exp())
@@ -72,7 +74,7 @@ impl Comparison {
     /// Adds an answer of the reference and the logits that the candidate gave for the same tokens.
     ///
     /// # Panics
-    /// If there is not one set of logits for each token.
+    /// If the number of sets of logits is not the number of tokens.
     pub fn add(&mut self, reference: &Answer, candidate: &[Vec<f32>]) {
         assert_eq!(reference.logits.len(), candidate.len(), "logits for each token");
         for (i, (p, q)) in reference.logits.iter().zip(candidate).enumerate() {
@@ -96,7 +98,7 @@ impl Comparison {
 }
 
 fn argmax(logits: &[f32]) -> usize {
-    // the first of equals, as greedy sampling takes it
+    // the first of equals, as in greedy sampling
     (1..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best })
 }
 
@@ -113,12 +115,12 @@ fn divergence(p: &[f32], q: &[f32]) -> f64 {
         let (p, q) = (f64::from(p) - p_sum, f64::from(q) - q_sum);
         p.exp() * (p - q)
     });
-    // rounding may take the sum of two equal distributions below zero; `max` would make 0 of what is no number too
+    // rounding may take the sum for two equal distributions below zero; `max` would also turn NaN into 0
     let sum: f64 = terms.sum();
     if sum < 0.0 { 0.0 } else { sum }
 }
 
-/// A model that is asked for logits, one sample at a time.
+/// A model that computes logits, one sample at a time.
 pub struct Subject<'a, B: Backend> {
     model: &'a Phi3V<B>,
     cache: Cache<B>,
@@ -132,10 +134,10 @@ impl<B: Backend> fmt::Debug for Subject<'_, B> {
 }
 
 impl<'a, B: Backend> Subject<'a, B> {
-    /// A subject whose samples and answers have at most `tokens` tokens together.
+    /// Returns a subject for samples and answers with at most `tokens` tokens together.
     ///
     /// # Errors
-    /// The device's refusal.
+    /// If the device reports an error.
     pub fn new(model: &'a Phi3V<B>, tokens: usize) -> Result<Self> {
         let blocks = tokens.div_ceil(KV_BLOCK_TOKENS);
         let mut cache = model.cache(blocks)?;
@@ -143,11 +145,11 @@ impl<'a, B: Backend> Subject<'a, B> {
         Ok(Self { model, cache, blocks: (0..blocks as u32).collect() })
     }
 
-    /// The greedy answer, of at most `tokens_max` tokens; it ends after any of `stop_ids`. The factors are those of the
-    /// longest answer.
+    /// Returns the greedy answer, of at most `tokens_max` tokens; it ends after any of `stop_ids`. The factors are those of the
+    /// longest possible answer.
     ///
     /// # Errors
-    /// The device's refusal.
+    /// If the device reports an error.
     pub fn answer(&mut self, sample: &Sample, tokens_max: usize, stop_ids: &[u32]) -> Result<Answer> {
         let factors = self.model.rope().factors_for(sample.input_ids.len() + tokens_max);
         let mut answer = Answer { tokens: Vec::new(), logits: Vec::new(), factors };
@@ -164,10 +166,10 @@ impl<'a, B: Backend> Subject<'a, B> {
         Ok(answer)
     }
 
-    /// The logits from which each of `tokens`, an answer to `sample`, would have been chosen, where `factors` rotate both.
+    /// Returns the logits from which each of `tokens`, an answer to `sample`, would have been chosen, if `factors` rotate both.
     ///
     /// # Errors
-    /// The device's refusal.
+    /// If the device reports an error.
     pub fn follow(&mut self, sample: &Sample, tokens: &[u32], factors: RopeFactors) -> Result<Vec<Vec<f32>>> {
         let mut logits = vec![self.prompt(sample, factors)?];
         for said in 1..tokens.len() {
@@ -185,7 +187,7 @@ impl<'a, B: Backend> Subject<'a, B> {
         self.forward(&segments, 0, factors)
     }
 
-    /// Runs the last of the tokens said so far.
+    /// Runs the last of the tokens so far.
     fn next(&mut self, sample: &Sample, said: &[u32], factors: RopeFactors) -> Result<Vec<f32>> {
         let past = sample.input_ids.len() + said.len() - 1;
         let last = &said[said.len() - 1..];

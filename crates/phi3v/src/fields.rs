@@ -1,4 +1,4 @@
-//! The values of an answer that has a form, and how sure the model was of each.
+//! The values of an answer with a form, and how confident the model was of each.
 //!
 //! ```
 //! use phi3v::constraint::{ConstraintFactory, Grammar, GrammarLimits};
@@ -28,30 +28,30 @@ use crate::placing::{Placed, Placer};
 use serde_json::Value;
 use std::ops::Range;
 
-/// A value of an answer: one that has no others in it.
+/// A value of an answer that contains no other values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Field {
-    /// Where it stands, as a JSON Pointer (RFC 6901): `/items/0/price`. The pointer of an answer that is one value is empty.
+    /// Its position, as a JSON Pointer (RFC 6901): `/items/0/price`. The pointer is empty if the answer is a single value.
     pub path: String,
-    /// The value itself: a text, a number, true, false, null, or an empty array or object. A number that no reader of JSON
+    /// The value itself: a string, a number, true, false, null, or an empty array or object. A number that no JSON reader
     /// could hold is given as its text.
     pub value: Value,
-    /// The least probability of its tokens, from 0 to 1. Of a text they are those of what stands between its quotes.
+    /// The lowest probability of its tokens, from 0 to 1. For a string, only the tokens between its quotes count.
     pub p: f32,
 }
 
-/// Gathers the tokens of an answer that is being made, and finds its values at its end.
+/// Collects the tokens of an answer as it is generated, and finds its values at the end.
 ///
-/// Probabilities are those of [`Token::logprob`], so the request has to ask for log probabilities; without them there are
+/// Probabilities are those of [`Token::logprob`], so the request must ask for log probabilities; without them there are
 /// no values.
 #[derive(Clone, Debug)]
 pub struct FieldReader {
     is_json: bool,
     text: String,
-    /// Pieces of the text in their order, each with the least probability of its tokens.
+    /// Pieces of the text in order, each with the lowest probability of its tokens.
     pieces: Vec<Piece>,
     placer: Placer,
-    /// Whether any token came with its probability.
+    /// Whether any token had a probability.
     is_told: bool,
 }
 
@@ -63,7 +63,7 @@ struct Piece {
 }
 
 impl FieldReader {
-    /// A reader at the beginning of an answer that has this form.
+    /// Returns a reader at the beginning of an answer with this form.
     #[must_use]
     pub fn of(form: &Grammar) -> Self {
         Self::new(form.is_json())
@@ -84,15 +84,15 @@ impl FieldReader {
     fn take(&mut self, text: &str, placed: Vec<Placed>) {
         let begin = self.text.len();
         self.text.push_str(text);
-        // of what came with no token nothing is known
+        // nothing is known of text without a token
         let least = |probabilities: Vec<f32>| probabilities.into_iter().fold(1.0, f32::min);
         let piece = |placed: Placed| Piece { end: begin + placed.end, p: least(placed.probabilities) };
         self.pieces.extend(placed.into_iter().map(piece));
     }
 
-    /// Takes the text that was held back until the end of the answer, and gives the values of all of it: those of JSON where
-    /// the form is a schema, otherwise the whole as one text. Of an answer that was cut they are those that came to their
-    /// ends. Values more than 64 levels deep are left out. The reader is then at the beginning of another answer.
+    /// Takes the text that was held back until the end of the answer, and returns all values. These are the JSON values if the
+    /// form is JSON, otherwise the whole answer as one string. If the answer was cut off, only complete values are
+    /// returned. Values more than 64 levels deep are left out. Afterwards the reader is at the beginning of another answer.
     pub fn finish(&mut self, rest: &str) -> Vec<Field> {
         let placed = self.placer.finish(rest);
         self.take(rest, placed);
@@ -110,13 +110,13 @@ impl FieldReader {
     fn field(&self, Found { path, place }: Found) -> Field {
         let text = &self.text[place.clone()];
         let value = serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()));
-        // the quotes of a text are its form's, unless there is nothing else
+        // the quotes of a string belong to its form, unless there is nothing else
         let inner = place.start + 1..place.end.saturating_sub(1);
         let place = if text.starts_with('"') && !inner.is_empty() { inner } else { place };
         Field { path, value, p: self.least(place) }
     }
 
-    /// The least probability of the pieces that a part of the text has something of.
+    /// Returns the lowest probability of the pieces that overlap a part of the text.
     fn least(&self, place: Range<usize>) -> f32 {
         let first = self.pieces.partition_point(|piece| piece.end <= place.start);
         let begins = |index: usize| index.checked_sub(1).map_or(0, |before| self.pieces[before].end);
@@ -125,7 +125,7 @@ impl FieldReader {
     }
 }
 
-/// The values of a whole answer that has this form: its `tokens`, and the text that came with its end.
+/// Returns the values of a complete answer with this form, from its `tokens` and the text that came with its end.
 #[must_use]
 pub fn fields(form: &Grammar, tokens: &[Token], rest: &str) -> Vec<Field> {
     let mut reader = FieldReader::of(form);
@@ -133,7 +133,7 @@ pub fn fields(form: &Grammar, tokens: &[Token], rest: &str) -> Vec<Field> {
     reader.finish(rest)
 }
 
-/// Levels of arrays and objects down to which values are listed: their pointers grow with each.
+/// Maximum depth at which values are listed: their pointers grow with each level.
 const LEVELS_MAX: usize = 64;
 
 /// A value and its place in the text.
@@ -142,13 +142,13 @@ struct Found {
     place: Range<usize>,
 }
 
-/// Where the reader of a text is: an array's item, or an object's member, whose name it has read or not.
+/// The position of the reader of a text: an array's item, or an object's member, whose name may have been read or not.
 enum Level {
     Item(usize),
     Member(Option<String>),
 }
 
-/// The values of a text that is JSON, or the beginning of one.
+/// Finds the values of a text that is JSON, or the beginning of JSON.
 fn values(text: &str) -> Vec<Found> {
     let bytes = text.as_bytes();
     let (mut levels, mut found, mut at) = (Vec::<Level>::new(), Vec::new(), 0);
@@ -188,7 +188,7 @@ fn values(text: &str) -> Vec<Found> {
                 let ends = |byte: &u8| b",]} \t\n\r".contains(byte);
                 match bytes[at..].iter().position(ends) {
                     Some(length) => at += length,
-                    // a number or word that is cut within an array or object
+                    // a number or word that is cut off within an array or object
                     None if level.is_some() => break,
                     None => at = bytes.len(),
                 }
@@ -201,13 +201,13 @@ fn values(text: &str) -> Vec<Found> {
     found
 }
 
-/// The end of an array or object that closes at once.
+/// Returns the end of an array or object that closes immediately.
 fn closing(bytes: &[u8], at: usize) -> Option<usize> {
     let skipped = bytes[at..].iter().position(|byte| !byte.is_ascii_whitespace())?;
     matches!(bytes[at + skipped], b'}' | b']').then_some(at + skipped + 1)
 }
 
-/// The end of a text whose first quote is before `at`, if it has one.
+/// Returns the end of a string whose opening quote is before `at`, if it has one.
 fn end_of_string(bytes: &[u8], mut at: usize) -> Option<usize> {
     loop {
         match bytes.get(at)? {
@@ -273,7 +273,7 @@ mod tests {
             ("/a~1b", json!("Summer"), 0.7),
             ("/items/0/n", json!(12), 0.6),
             ("/items/1/n", json!(null), 0.5),
-            // nothing but quotes, which two tokens have given
+            // nothing but quotes, from two tokens
             ("/e", json!(""), 0.05),
             ("/f", json!([]), 0.4),
             ("/g", json!({}), 0.4),

@@ -1,4 +1,4 @@
-//! The files of a checkpoint, by name: those of a folder, or bytes that are part of the program. How files are opened,
+//! The files of a checkpoint, by name: those of a folder, or bytes that are part of the program. Also how files are opened,
 //! and how new ones are written.
 
 mod locked;
@@ -16,46 +16,46 @@ use phi3v_kernels::Bytes;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-/// Where a checkpoint's files come from. Names are plain file names, such as `config.json`.
+/// The source of a checkpoint's files. Names are plain file names, such as `config.json`.
 #[derive(Clone, Debug)]
 pub enum Files {
     /// A folder; its files are mapped.
     Folder(PathBuf),
     /// Files whose bytes are in memory.
     Memory {
-        /// What to call the whole in messages.
+        /// The name of the whole in messages.
         name: String,
         /// File names and contents.
         files: Vec<(String, Bytes)>,
     },
 }
 
-/// Reads a source to its end, but at most one byte more than `bytes_max`: who checks the length can tell that it is too
-/// large, and memory is bounded.
+/// Reads a source to its end, but at most one byte more than `bytes_max`. The extra byte lets callers detect that the source
+/// is too large, while memory stays bounded.
 ///
 /// # Errors
-/// The source's own.
+/// The error of the source.
 pub fn read_to_limit(source: impl Read, bytes_max: usize) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     source.take((bytes_max as u64).saturating_add(1)).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// A file that is there and cannot be read.
+/// A file exists but cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("{} cannot be read: {source}", path.display())]
 pub struct ReadError {
     /// Path of the file.
     pub path: PathBuf,
-    /// The operating system's words, or ours for what is no regular file.
+    /// The operating system's error, or our own if the path is not a regular file.
     pub source: std::io::Error,
 }
 
 impl Files {
-    /// The file of that name, or `None` where there is none.
+    /// Returns the file with the given name, or `None` if there is none.
     ///
     /// # Errors
-    /// [`ReadError`] for a file that is there and cannot be mapped.
+    /// [`ReadError`] for a file that exists but cannot be mapped.
     pub fn get(&self, name: &str) -> Result<Option<Bytes>, ReadError> {
         match self {
             Self::Folder(dir) => map(dir.join(name)),
@@ -65,7 +65,7 @@ impl Files {
         }
     }
 
-    /// The folder's path, or the name of files in memory, for messages.
+    /// Returns the folder's path, or the name of files in memory, for messages.
     #[must_use]
     pub fn location(&self) -> String {
         match self {
@@ -74,7 +74,7 @@ impl Files {
         }
     }
 
-    /// A name for the model in the files: the folder's own, or `org/name` of a folder in the hub's cache.
+    /// Returns a name for the model in the files: the folder's own, or `org/name` for a folder in the hub's cache.
     #[must_use]
     pub fn model_name(&self) -> String {
         match self {
@@ -95,12 +95,12 @@ fn map(path: PathBuf) -> Result<Option<Bytes>, ReadError> {
 /// Maps the regular file at `path`.
 ///
 /// # Errors
-/// The system's refusal, or words of ours for what is no regular file.
+/// The system's error, or our own if the path is not a regular file.
 pub fn map_regular(path: &Path) -> std::io::Result<Bytes> {
     Bytes::map(&open_regular(path)?)
 }
 
-/// `org/name` of `.../models--org--name/snapshots/commit`.
+/// Returns `org/name` for `.../models--org--name/snapshots/commit`.
 fn cached_repo(dir: &Path) -> Option<String> {
     let snapshots =
         dir.parent().filter(|parent| parent.file_name().is_some_and(|name| name == "snapshots"))?;

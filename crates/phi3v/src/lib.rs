@@ -1,6 +1,6 @@
-//! Phi-3-vision and Phi-3.5-vision on the user's own machine, exactly as the reference computes them.
+//! Phi-3-vision and Phi-3.5-vision on the user's own machine, computed exactly as the reference does.
 //!
-//! The first use, with the built-in demo model; a checkpoint's folder takes the place of its name:
+//! A first example, with the built-in demo model; a checkpoint's folder can replace its name:
 //!
 //! ```
 //! let mut session = phi3v::load("demo")?;
@@ -10,12 +10,12 @@
 //! # Ok::<(), phi3v::Error>(())
 //! ```
 //!
-//! Below a [`Session`]: a [`checkpoint`] is opened, its weights are loaded by a [`model`] onto a device of [`kernels`], an
-//! [`engine`] runs requests on it. [`image`](mod@image) makes images tiles, [`processor`] makes messages ids. A stream, a
-//! conversation and many images at a time: `examples/`.
+//! A [`Session`] is built from these parts: a [`checkpoint`] is opened, a [`model`] loads its weights onto a device of
+//! [`kernels`], and an [`engine`] runs requests on it. [`image`](mod@image) turns images into tiles, and [`processor`]
+//! turns messages into ids. For streams, conversations and many images at a time, see `examples/`.
 //!
-//! A device, and so a session, an engine or a model, has threads, which a fork of the process does not copy: in a forked child
-//! it can be neither used nor dropped, for it would wait for them without end.
+//! A device has threads, which a fork of the process does not copy. So in a forked child, a device and whatever contains
+//! one (a session, an engine or a model) can be neither used nor dropped: either would wait for the threads forever.
 
 pub mod batch;
 pub mod chat_template;
@@ -49,6 +49,6 @@ pub mod words;
 
 pub use conversation::{Conversation, GenerationOptions};
 pub use error::{Error, Result};
-/// The backends, and those of their types that appear in this crate's interface.
+/// The backends, and their types that appear in this crate's interface.
 pub use phi3v_kernels as kernels;
 pub use session::{Preparer, Reply, Session, SessionOptions, load};

@@ -1,49 +1,49 @@
-//! Which part of an answer's text each of its tokens is: what the probabilities of words and of fields are gathered by.
+//! Finds the part of an answer's text that each token stands for. Probabilities of words and of fields are grouped by it.
 
 use crate::engine::Token;
 use std::collections::VecDeque;
 
-/// Finds the places of tokens in text that becomes certain later than they are chosen: the bytes of a character, and what may
-/// be the beginning of a stop string.
+/// Finds the places of tokens in text that becomes final later than its tokens are chosen: bytes of an incomplete character,
+/// and the possible beginning of a stop string.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Placer {
-    /// Tokens whose text has not come, or not all of it.
+    /// Tokens whose text has not arrived completely.
     tokens: VecDeque<Unplaced>,
     /// Bytes of text that they hold back.
     held: usize,
 }
 
-/// A token whose text has not come, or not all of it.
+/// A token whose text has not arrived completely.
 #[derive(Clone, Debug)]
 struct Unplaced {
     p: Option<f32>,
-    /// Bytes that are to come; none for a part of a character.
+    /// Bytes that are yet to come; 0 for a part of a character.
     bytes: usize,
     is_begun: bool,
 }
 
-/// A piece of the text that has come: a token's, or a character that several tokens have spelled.
+/// A piece of the text that has arrived: a token's, or a character spelled by several tokens.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Placed {
-    /// The piece ends before this byte of what has come, and begins where the one before it ends.
+    /// The piece ends before this byte of the arrived text, and begins where the previous piece ends.
     pub(crate) end: usize,
-    /// The probabilities of its tokens, of those that have one.
+    /// The probabilities of its tokens, as far as they have one.
     pub(crate) probabilities: Vec<f32>,
-    /// Whether it is another piece of the token of the one before it.
+    /// Whether this is another piece of the previous piece's token.
     pub(crate) goes_on: bool,
 }
 
 impl Placer {
-    /// Takes the next token; the pieces of the text that has come with it.
+    /// Takes the next token; returns the pieces of the text that has arrived with it.
     pub(crate) fn push(&mut self, token: &Token) -> Vec<Placed> {
-        // less than nothing where a stop string has cut it
+        // would be negative if a stop string has cut the text
         let bytes = token.text.len().saturating_add(token.held).saturating_sub(self.held);
         self.held = token.held;
         self.tokens.push_back(Unplaced { p: token.logprob.map(f32::exp), bytes, is_begun: false });
         self.place(&token.text)
     }
 
-    /// Takes the text that has come with the end of the answer; its pieces. What comes next is another answer.
+    /// Takes the text that has arrived with the end of the answer; returns its pieces. The next token begins another answer.
     pub(crate) fn finish(&mut self, text: &str) -> Vec<Placed> {
         let placed = self.place(text);
         *self = Self::default();
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
     use crate::stop::StopStrings;
 
-    /// The pieces of an answer whose tokens have these texts and the probabilities 0, 1/8, 2/8, ..., behind stop strings.
+    /// The pieces of an answer whose tokens have these texts and the probabilities 0, 1/8, 2/8, ..., after stop strings.
     fn pieces(texts: &[&str], stop: &[&str]) -> Vec<(String, Vec<f32>, bool)> {
         let (mut placer, mut stop) = (Placer::default(), StopStrings::new(stop).unwrap());
         let mut told = Vec::new();
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn text_that_is_held_is_its_tokens() {
-        // the answer ends with it, and goes on
+        // one answer ends with held text, the other continues after it
         let told = pieces(&["one", " E"], &["END"]);
         assert_eq!(told, expected(&[("one", &[0.0], false), (" ", &[1.0], false), ("E", &[1.0], true)]));
         let told = pieces(&["the", " User", "name", " is"], &["User:"]);
@@ -125,7 +125,7 @@ mod tests {
             told,
             expected(&[&[("the", &[0.0][..], false), (" ", &[1.0], false)], &rest[..]].concat())
         );
-        // of three tokens the first comes out letter by letter
+        // of three tokens, the first comes out letter by letter
         let told = pieces(&["aa", "aa", "a", "b"], &["aaaac"]);
         let first = [("a", &[0.0][..], false), ("a", &[0.0], true)];
         let rest = [("aa", &[1.0][..], false), ("a", &[2.0], false), ("b", &[3.0], false)];
@@ -148,7 +148,7 @@ mod tests {
         let mut placer = Placer::default();
         let part = Token { id: 0, text: String::new(), held: 0, logprob: Some(0.0), top: Vec::new() };
         assert_eq!(placer.push(&part), []);
-        // broken off
+        // cut off
         let placed = Placed { end: 3, probabilities: vec![1.0], goes_on: false };
         assert_eq!(placer.finish("\u{fffd}"), [placed]);
     }

@@ -1,12 +1,12 @@
 //! Stop strings over text that arrives in pieces.
 //!
-//! An answer ends where the first stop string is complete, and is cut before it. Text that may be the beginning of a
-//! stop string is held back, so nothing of it is ever shown. The result depends on the text alone and not on how it was
-//! cut into pieces; every byte is looked at once for each stop string (Knuth, Morris, Pratt 1977).
+//! An answer ends when the first stop string is complete, and is cut before it. Text that may be the beginning of a
+//! stop string is held back, so no part of it is ever shown. The result depends only on the text and not on how it was
+//! cut into pieces. Every byte is examined once for each stop string (Knuth, Morris, Pratt 1977).
 
 use crate::sampler::SamplerError;
 
-/// Watches the text of one answer for strings that end it, however it is cut.
+/// Watches the text of one answer for strings that end it, however the text is cut.
 ///
 /// ```
 /// use phi3v::stop::StopStrings;
@@ -25,22 +25,22 @@ pub struct StopStrings {
     stopped: bool,
 }
 
-/// What has become certain of an answer's text, and whether it ends there.
+/// The part of an answer's text that has become final, and whether the answer ends there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StopOutput {
-    /// Text that can be shown, maybe empty.
+    /// Text that can be shown, possibly empty.
     pub text: String,
-    /// The stop string that ended the answer, by its index.
+    /// The index of the stop string that ended the answer.
     pub stopped_by: Option<usize>,
 }
 
 impl StopStrings {
-    /// The most stop strings that one answer may be watched for.
+    /// The maximum number of stop strings for one answer.
     pub const COUNT_MAX: usize = 64;
-    /// The longest stop string that is watched for, in bytes of UTF-8.
+    /// The maximum length of a stop string, in bytes of UTF-8.
     pub const BYTES_MAX: usize = 1024;
 
-    /// Watches for any of `strings`; none of them is a watch that never stops.
+    /// Watches for any of `strings`. Without strings, the answer is never stopped.
     ///
     /// # Errors
     /// [`SamplerError::StopString`] for an empty string, a string above [`Self::BYTES_MAX`] bytes or more than
@@ -67,7 +67,7 @@ impl StopStrings {
         Ok(Self { patterns, held: String::new(), stopped: false })
     }
 
-    /// Takes the next text. After a stop it gives nothing.
+    /// Takes the next text. After a stop, the output is empty.
     pub fn push(&mut self, text: &str) -> StopOutput {
         if self.stopped {
             return StopOutput { text: String::new(), stopped_by: None };
@@ -88,19 +88,19 @@ impl StopStrings {
         StopOutput { text: std::mem::replace(&mut self.held, rest), stopped_by: None }
     }
 
-    /// The text held back, at the end of an answer that no stop string ended.
+    /// Returns the text held back, at the end of an answer that no stop string ended.
     pub fn finish(&mut self) -> String {
         self.stopped = true;
         std::mem::take(&mut self.held)
     }
 
-    /// Bytes of text that are held back now.
+    /// Returns the number of bytes that are held back now.
     #[must_use]
     pub fn held(&self) -> usize {
         self.held.len()
     }
 
-    /// Advances every pattern by a byte; of those complete now, the longest and its length.
+    /// Advances every pattern by a byte. Of the patterns complete now, returns the longest and its length.
     fn longest_match(&mut self, byte: u8) -> Option<(usize, usize)> {
         let mut longest: Option<(usize, usize)> = None;
         for (index, pattern) in self.patterns.iter_mut().enumerate() {
@@ -137,7 +137,7 @@ impl Pattern {
         Self { bytes, border, matched: 0 }
     }
 
-    /// Whether the pattern is complete with this byte. Not called again after that.
+    /// Returns whether the pattern is complete with this byte. Must not be called again after that.
     fn advance(&mut self, byte: u8) -> bool {
         while self.matched > 0 && self.bytes[self.matched] != byte {
             self.matched = self.border[self.matched];

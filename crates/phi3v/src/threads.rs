@@ -1,9 +1,9 @@
-//! Work that is shared by threads which are there for it alone.
+//! Work that is shared by threads started only for it.
 
 use std::sync::{Mutex, PoisonError};
 
-/// Calls `work` on up to `threads` threads, the caller's among them. Where the system has no more of them, those that there are do
-/// it all: `work` takes what is left to do, until nothing is.
+/// Calls `work` on up to `threads` threads, including the caller's. If the system cannot start all of them, the threads that
+/// exist do everything: `work` must take items until none are left.
 pub(crate) fn together(threads: usize, work: impl Fn() + Sync) {
     let work = &work;
     std::thread::scope(|scope| {
@@ -16,7 +16,7 @@ pub(crate) fn together(threads: usize, work: impl Fn() + Sync) {
     });
 }
 
-/// Does `work` for each of `items`, on up to `threads` threads.
+/// Runs `work` for each of `items`, on up to `threads` threads.
 pub(crate) fn for_each<T: Send>(
     threads: usize,
     items: impl Iterator<Item = T> + Send,

@@ -1,7 +1,7 @@
-//! Every stage of one prompt, recorded: how anyone can compare phi3v with the reference on their own files.
+//! Records every stage of one prompt, so that anyone can compare phi3v with the reference on their own files.
 //!
-//! The prompt is raw (special tokens and `<|image_i|>` tags are parsed as the reference's processor does) and the
-//! images are decoded in reference mode by the caller. What is recorded, and its shapes, stands at [`Trace`].
+//! The prompt is raw: special tokens and `<|image_i|>` tags are parsed as the reference's processor does. The caller
+//! decodes the images in reference mode. [`Trace`] lists what is recorded, with its shapes.
 
 use crate::engine::{Engine, EngineError, EngineOptions, Event, Request};
 use crate::image::{ImageInputs, TILE_SIDE, TILE_VALUES};
@@ -12,7 +12,7 @@ use phi3v_kernels::{Backend, KV_BLOCK_TOKENS};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-/// What to trace: which prompt, how long an answer, and whether layer by layer.
+/// What to trace: the prompt, the length of the answer, and whether to record each layer.
 #[derive(Clone, Debug)]
 pub struct TraceOptions {
     /// The raw prompt, with its special tokens and image tags.
@@ -23,10 +23,10 @@ pub struct TraceOptions {
     pub hidden_states: bool,
 }
 
-/// A named array of a trace, its values row-major as safetensors files have them.
+/// A named array of a trace. Its values are row-major, as in safetensors files.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
-    /// Its name, as below.
+    /// The array's name, as listed at [`Trace`].
     pub name: String,
     /// The array's shape, the slowest dimension first.
     pub shape: Vec<usize>,
@@ -61,7 +61,8 @@ pub type Trace = Vec<Entry>;
 /// Runs `options.prompt` and records its stages.
 ///
 /// # Errors
-/// A prompt that does not fit the images, or with its answer not the model's context; or the device's refusal.
+/// If the prompt does not match the images, if prompt and answer exceed the model's context, or if the device reports an
+/// error.
 pub fn trace<B: Backend>(
     model: Phi3V<B>,
     tokenizer: &Arc<Tokenizer>,
@@ -180,7 +181,7 @@ fn trace_decoder<B: Backend>(
     Ok(())
 }
 
-/// The greedy continuation, by the engine: the same code that answers questions.
+/// Returns the greedy continuation, computed by the engine: the same code that answers questions.
 fn generate<B: Backend>(
     model: Phi3V<B>,
     tokenizer: &Arc<Tokenizer>,

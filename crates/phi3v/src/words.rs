@@ -1,5 +1,5 @@
-//! Words of an answer, and how sure the model was of each: its tokens are parts of words, and their probabilities say more
-//! about a word together than each alone.
+//! Words of an answer, and how confident the model was of each. Tokens are parts of words, and their probabilities together
+//! say more about a word than each alone.
 //!
 //! ```
 //! use phi3v::words::words;
@@ -20,43 +20,44 @@
 use crate::engine::Token;
 use crate::placing::{Placed, Placer};
 
-/// A word less probable than this is called unsure: about one in twenty of the right words lie below that the demo model says about held-out
-/// pictures, 3 and 6 of a hundred of two kinds (`training/certainty.py`, docs/guide/demo.md); other models may need other figures.
+/// A word less probable than this is called unsure. Of the demo model's right words about held-out pictures, about one in
+/// twenty is below it: 3 and 6 in a hundred for two kinds of pictures (`training/certainty.py`, docs/guide/demo.md). Other
+/// models may need other values.
 pub const SURE_MIN: f32 = 0.8;
 
-/// A word less probable than this, an even chance, is rather wrong than right, and so is the answer that it stands in: of the demo
-/// model's answers to held-out pictures with such a word 216 of 222 were wrong.
+/// A word less probable than this, an even chance, is more likely wrong than right, and so is the answer that contains it. Of
+/// the demo model's answers about held-out pictures with such a word, 216 of 222 were wrong.
 pub const EVEN_MIN: f32 = 0.5;
 
-/// A run of letters without white space, and the probabilities of the tokens that it was made of.
+/// A run of characters without white space, and the probabilities of the tokens it was made of.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Word {
-    /// White space before the word: all words of an answer with theirs, joined, are its text but for white space at its end.
+    /// White space before the word. All words of an answer, joined with theirs, are its text without trailing white space.
     pub space: String,
-    /// The word itself, with the signs that stand at it.
+    /// The word itself, including adjacent punctuation.
     pub text: String,
-    /// The least probability of its tokens, from 0 to 1: how sure the model was at the worst place.
+    /// The lowest probability of its tokens, from 0 to 1: the model's confidence at the worst place.
     pub p: f32,
     /// The mean probability of its tokens, from 0 to 1.
     pub mean: f32,
 }
 
-/// Joins the tokens of an answer that is being made to words, each given as soon as it is over.
+/// Joins the tokens of an answer to words as it is generated, and returns each word as soon as it has ended.
 ///
-/// Probabilities are those of [`Token::logprob`], so the request has to ask for log probabilities; without them there are
+/// Probabilities are those of [`Token::logprob`], so the request must ask for log probabilities; without them there are
 /// no words. Text that is held back as the possible beginning of a stop string has the probabilities of its own tokens,
-/// whenever it comes.
+/// whenever it arrives.
 #[derive(Clone, Debug, Default)]
 pub struct WordStream {
     space: String,
     text: String,
-    /// Of the tokens of the word so far.
+    /// Probabilities of the tokens of the word so far.
     probabilities: Vec<f32>,
     placer: Placer,
 }
 
 impl WordStream {
-    /// Takes the next token and gives the words that have ended with it.
+    /// Takes the next token and returns the words that have ended with it.
     pub fn push(&mut self, token: &Token) -> Vec<Word> {
         let mut words = Vec::new();
         let placed = self.placer.push(token);
@@ -64,8 +65,8 @@ impl WordStream {
         words
     }
 
-    /// Takes the text that was held back until the end of the answer, and gives the words that are left. The stream is
-    /// then at the beginning of another answer.
+    /// Takes the text that was held back until the end of the answer, and returns the remaining words. Afterwards the stream is
+    /// at the beginning of another answer.
     pub fn finish(&mut self, text: &str) -> Vec<Word> {
         let mut words = Vec::new();
         let placed = self.placer.finish(text);
@@ -78,7 +79,7 @@ impl WordStream {
     fn take(&mut self, text: &str, placed: &[Placed], words: &mut Vec<Word>) {
         let mut begin = 0;
         for Placed { end, probabilities, goes_on } in placed {
-            // once for each word that the token has something of
+            // once for each word that contains a part of the token
             let mut counted = *goes_on && !self.text.is_empty();
             for letter in text[begin..*end].chars() {
                 if letter.is_whitespace() {
@@ -111,7 +112,7 @@ impl WordStream {
     }
 }
 
-/// The words of a whole answer: its `tokens`, and the text that came with its end.
+/// Returns the words of a complete answer, from its `tokens` and the text that came with its end.
 #[must_use]
 pub fn words(tokens: &[Token], rest: &str) -> Vec<Word> {
     let mut stream = WordStream::default();
@@ -144,7 +145,7 @@ mod tests {
         let tokens =
             [token("Sum", 0.5), token("mer", 0.9), token(" Gar", 1.0), token("den", 0.2), token(".\n", 0.6)];
         assert_eq!(told(&tokens, ""), expected(&[("Summer", 0.5, 0.7), (" Garden.", 0.2, 0.6)]));
-        // a blank of its own belongs to no word, and a token within two words to both
+        // a separate blank belongs to no word, and a token that spans two words to both
         let tokens = [token("a", 0.9), token(" ", 0.1), token("b c", 0.8), token("d", 0.4)];
         assert_eq!(told(&tokens, ""), expected(&[("a", 0.9, 0.9), (" b", 0.8, 0.8), (" cd", 0.4, 0.6)]));
     }
@@ -156,7 +157,7 @@ mod tests {
         assert_eq!(told(&tokens, " or"), expected(&[("\u{20ac}5", 0.3, 0.775), (" or", 0.5, 0.5)]));
     }
 
-    /// The tokens as they come behind stop strings, and the rest.
+    /// Returns the tokens as they arrive after stop strings, and the rest.
     fn watched(tokens: &[Token], stop: &[&str]) -> (Vec<Token>, String) {
         let mut stop = StopStrings::new(stop).unwrap();
         let told = |token: &Token| {
@@ -177,7 +178,7 @@ mod tests {
         let words = [("the", 0.9, 0.9), (" Username", 0.4, 0.6), (" is", 0.7, 0.7)];
         assert_eq!(told(&tokens, &rest), expected(&words));
         assert_eq!(told(&all, ""), expected(&words), "as without them");
-        // a token of which one letter comes after the other, and more than one token that is held
+        // a token whose letters arrive one after the other, and several tokens that are held back
         let all = [token("aa", 0.5), token("aa", 0.8), token("a", 0.7), token("a b", 0.8), token("c", 1.0)];
         let (tokens, rest) = watched(&all, &["aaaac", "bcd"]);
         assert_eq!((tokens[2].text.as_str(), tokens[3].text.as_str()), ("a", "aaaaa "));

@@ -1,10 +1,10 @@
-//! Reads a JSON object key by key, so that every refusal can name the file, the key, the value and what was expected.
+//! Reads a JSON object key by key, so that every error can name the file, the key, the value and what was expected.
 
 use super::ConfigError;
 use serde_json::{Map, Value};
 use std::ops::RangeInclusive;
 
-/// Longest configuration file read: the hub's are under 4 KiB.
+/// Longest configuration file read: those on the hub are under 4 KiB.
 const FILE_BYTES_MAX: usize = 1 << 20;
 
 /// Longest value repeated in an error.
@@ -21,7 +21,7 @@ pub(super) fn parse(file: &'static str, bytes: &[u8]) -> Result<Value, ConfigErr
 /// A JSON object and the path that leads to it.
 pub(super) struct Keys<'a> {
     file: &'static str,
-    /// `""` for the file's own object, `"rope_scaling."` for the one below that key.
+    /// `""` for the file's own object, `"rope_scaling."` for the object at that key.
     path: String,
     map: &'a Map<String, Value>,
 }
@@ -34,7 +34,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// The value of `key`; JSON's `null` counts as absent, as it does in the reference.
+    /// Returns the value of `key`; JSON's `null` counts as absent, as it does in the reference.
     fn get(&self, key: &str) -> Option<&'a Value> {
         self.map.get(key).filter(|value| !value.is_null())
     }
@@ -69,7 +69,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// The value of `key` for an error, cut to a readable length.
+    /// Formats the value of `key` for an error, cut to a readable length.
     fn shown(&self, key: &str) -> String {
         let Some(value) = self.map.get(key) else { return "absent".to_owned() };
         let text = value.to_string();
@@ -79,7 +79,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// The object below `key`.
+    /// Returns the object at `key`.
     pub(super) fn object(&self, key: &str) -> Result<Option<Self>, ConfigError> {
         match self.get(key) {
             None => Ok(None),
@@ -90,7 +90,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// A whole number within `range`; `default` stands in when the key is absent.
+    /// Returns a whole number within `range`, or `default` if the key is absent.
     pub(super) fn integer(
         &self,
         key: &str,
@@ -104,7 +104,7 @@ impl<'a> Keys<'a> {
         })
     }
 
-    /// A number within `range`; `default` stands in when the key is absent.
+    /// Returns a number within `range`, or `default` if the key is absent.
     pub(super) fn number(
         &self,
         key: &str,
@@ -117,7 +117,7 @@ impl<'a> Keys<'a> {
         })
     }
 
-    /// A list of `len` numbers within `range`, or `None` when the key is absent.
+    /// Returns a list of `len` numbers within `range`, or `None` if the key is absent.
     pub(super) fn numbers(
         &self,
         key: &str,
@@ -135,7 +135,7 @@ impl<'a> Keys<'a> {
         })
     }
 
-    /// One token id or a list of them; empty when the key is absent.
+    /// Returns one token id or a list of them; empty if the key is absent.
     pub(super) fn token_ids(&self, key: &str) -> Result<Vec<u32>, ConfigError> {
         let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
         let ids = match self.get(key) {
@@ -146,7 +146,7 @@ impl<'a> Keys<'a> {
         ids.ok_or_else(|| self.invalid(key, "a token id or a list of token ids"))
     }
 
-    /// Refuses any value of `key` but `supported`. An absent key means `default`, the reference's own.
+    /// Refuses any value of `key` except `supported`. An absent key means `default`, the reference's own default.
     pub(super) fn must_be(&self, key: &str, supported: &Value, default: &Value) -> Result<(), ConfigError> {
         let value = self.get(key).unwrap_or(default);
         let same = match (value.as_f64(), supported.as_f64()) {

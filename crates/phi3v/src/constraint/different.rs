@@ -1,6 +1,8 @@
-//! Arrays of different items (`uniqueItems`): no grammar knows what came before, so that tokens which it allows are left
-//! out here. Left out are those that end an item which its array already has, and those after which the grammar lets an
-//! item become nothing else: what is done in vain is seen before it is begun.
+//! Arrays of different items (`uniqueItems`). A grammar cannot know which items came before, so this module removes
+//! tokens that the grammar allows:
+//!
+//! - tokens that end an item which its array already has, and
+//! - tokens after which the grammar lets an item become nothing else, so that dead ends are seen before they are entered.
 
 use llguidance::Matcher;
 use llguidance::toktrie::{TokTrie, TokenId};
@@ -10,24 +12,25 @@ use std::collections::HashSet;
 use super::schema::{Check, Outlook};
 use super::{ConstraintError, grammar};
 
-/// Questions to the grammar engine before one token, which bound what a form can cost. What is not decided then is allowed.
+/// Limit on questions to the grammar engine before one token, which bounds the cost of a form. Tokens undecided then are
+/// allowed.
 const QUESTIONS_MAX: usize = 16_384;
 
-/// What it counts to read the answer once more, in questions: so many, and one for each of these bytes of it.
+/// Cost of re-reading the answer, in questions: a fixed part, plus one per `READING_BYTES` bytes.
 const READING: usize = 16;
 const READING_BYTES: usize = 128;
 
-/// Bytes that a value most often goes on or ends with, which are tried first.
+/// The bytes that most often continue or end a value. They are tried first.
 const LIKELY: &[u8] = b"a0A1,]}\"";
 
-/// Bytes that stand outside of strings. Answers have no white space there.
+/// Bytes that occur outside of strings. Answers have no white space there.
 const OUTSIDE_OF_STRINGS: &[u8] = b"0123456789-+.eE,:[]{}\"truefalsn";
 
 /// Bytes of strings: those of UTF-8 without control characters.
 const OF_STRINGS: std::ops::RangeInclusive<u8> = b' '..=0xf4;
 
-/// Takes the tokens out after which an array would have an item twice. A token without an alternative stays unless it ends such
-/// an item: to know sooner would change nothing.
+/// Forbids the tokens after which an array would contain an item twice. A token without an alternative stays unless it
+/// ends such an item: knowing sooner would change nothing.
 pub(super) fn leave_out_repetitions(
     matcher: &mut Matcher,
     check: &Check,
@@ -46,7 +49,7 @@ pub(super) fn leave_out_repetitions(
             Outlook::Repeats => *allowed = false,
         }
     }
-    // what a long token leads to, those that it begins with lead to as well
+    // a way on from a long token is also one from every token that is its prefix
     in_doubt.sort_by_key(|&token| Reverse(trie.token(token).len()));
     let mut search = Search::new(matcher, check, trie, answer);
     let mut ways: Vec<Vec<u8>> = Vec::new();
@@ -62,18 +65,18 @@ pub(super) fn leave_out_repetitions(
     Ok(())
 }
 
-/// Looks for a way on from a token, byte by byte.
+/// Searches for a continuation after a token, byte by byte.
 struct Search<'a> {
     matcher: &'a mut Matcher,
     check: &'a Check,
     trie: &'a TokTrie,
     /// The length of the answer.
     answer: usize,
-    /// The answer with what is looked at behind it.
+    /// The answer, followed by the text that is being tried.
     text: Vec<u8>,
-    /// Texts from which no way leads on.
+    /// Texts that have no continuation.
     dead_ends: HashSet<Vec<u8>>,
-    /// Questions that are left.
+    /// The number of questions left.
     questions: usize,
 }
 
@@ -90,15 +93,15 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// What may be added to the answer, beginning with a token, until no item is in doubt; None if nothing may.
+    /// Returns what may be appended to the answer, beginning with a token, until no item is in doubt; `None` if nothing may.
     fn way_from(&mut self, token: TokenId) -> anyhow::Result<Option<Vec<u8>>> {
         let found = self.leads_on(&[token])?;
         let way = self.text.split_off(self.answer);
         Ok(found.then_some(way))
     }
 
-    /// Whether something may follow these tokens, which the grammar allows, after which no item is in doubt. All is added to the
-    /// text then, else nothing. The matcher is where it was.
+    /// Returns whether something may follow these tokens, which the grammar allows, after which no item is in doubt. If so,
+    /// the tokens and what follows are appended to the text, otherwise nothing is. The matcher's position is unchanged.
     fn leads_on(&mut self, tokens: &[TokenId]) -> anyhow::Result<bool> {
         let before = self.text.len();
         tokens.iter().for_each(|&token| self.text.extend_from_slice(self.trie.token(token)));
@@ -115,7 +118,7 @@ impl<'a> Search<'a> {
         Ok(false)
     }
 
-    /// Whether something may follow after which no item is in doubt; it is added then.
+    /// Returns whether something may follow after which no item is in doubt. If so, that continuation is appended.
     fn goes_on(&mut self) -> anyhow::Result<bool> {
         if !self.may_ask(READING + self.text.len() / READING_BYTES) {
             return Ok(true);
@@ -146,7 +149,7 @@ impl<'a> Search<'a> {
         Ok(false)
     }
 
-    /// The same where the grammar says which bytes follow.
+    /// Like [`goes_on`](Self::goes_on), for bytes that the grammar forces.
     fn run_leads_on(&mut self, bytes: &[u8]) -> anyhow::Result<bool> {
         let outlook =
             self.check.open_arrays(&self.text).ok().flatten().map(|mut arrays| arrays.outlook(bytes));
@@ -164,14 +167,14 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Whether so many questions are left, which are asked then.
+    /// Returns whether that number of questions is left, and deducts it.
     fn may_ask(&mut self, questions: usize) -> bool {
         let left = self.questions.checked_sub(questions);
         self.questions = left.unwrap_or_default();
         left.is_some()
     }
 
-    /// The bytes that leave no item in doubt, and those that leave one so; None where all items are free.
+    /// Returns the bytes that leave no item in doubt, and those that still leave one in doubt; `None` if all items are free.
     fn next_bytes(&self) -> Option<[Vec<u8>; 2]> {
         let mut arrays = self.check.open_arrays(&self.text).ok().flatten()?;
         let others: Vec<u8> =
@@ -195,7 +198,7 @@ mod tests {
     use crate::tokenizer::Tokenizer;
     use serde_json::json;
 
-    /// Which of some bytes may follow the beginning of an array of different items.
+    /// Returns which of some bytes may follow the beginning of an array of different items.
     fn following(items: &serde_json::Value, answer: &str, bytes: &str) -> String {
         let tokenizer =
             Tokenizer::from_json(include_bytes!("../../../../testdata/tiny/tokenizer.json")).unwrap();
@@ -236,7 +239,7 @@ mod tests {
             (text("^(a\\n|a\\t|b)$"), "[\"a\\n\",\"a\\", "ntu", "tu"),
             (text("^(a\\n|a\\t|b)$"), "[\"a\\n\",\"a\\u000", "9aA", "9"),
             (text("^(a\\n|b)$"), "[\"a\\n\",\"", "ab", "b"),
-            // what is wrong in the end is seen before everything that is forced
+            // a dead end is seen before the bytes that are forced on the way to it
             (members("^[FG]$"), "[{\"k\":\"F\",\"v\":true},{\"k\":\"F\",\"v\":", "tf", "f"),
             (members("^[FG]$"), "[{\"k\":\"F\",\"v\":true},{\"k\":\"", "FG", "FG"),
             (members("^[FG]$"), "[{\"k\":\"F\",\"v\":true},{\"k\":\"F\",\"v\":false},{\"k\":\"", "FG", "G"),

@@ -1,4 +1,4 @@
-//! The forms an answer can be held to, checked and handed to the grammar engine.
+//! The forms an answer can be constrained to, validated and passed to the grammar engine.
 
 use llguidance::api::{GrammarInit, GrammarWithLexer, TopLevelGrammar};
 use serde_json::{Value, json};
@@ -8,29 +8,29 @@ use crate::presets::Preset;
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-/// A form that an answer can be held to: JSON, a schema, a regular expression or a grammar.
+/// A form that an answer can be constrained to: JSON, a schema, a regular expression or a grammar.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Grammar {
-    /// Any JSON object, with whatever members.
+    /// Any JSON object, with any members.
     JsonObject,
-    /// JSON that the schema validates. A keyword that cannot be followed is an error and never ignored. Numbers of the
-    /// schema are what the JSON reader has made of them: whole ones of 64 bits, or doubles. A text such as `"@receipt"` is
-    /// the schema of that [`Preset`].
+    /// JSON that the schema validates. An unsupported keyword is an error and never ignored. Numbers of the schema are what
+    /// the JSON reader has made of them: integers of 64 bits, or doubles. A string such as `"@receipt"` stands for the
+    /// schema of that [`Preset`].
     JsonSchema(Value),
-    /// One of these texts as a whole.
+    /// Exactly one of these texts.
     Choices(Vec<String>),
     /// Text that the regular expression matches as a whole (the syntax of the regex crate).
     Regex(String),
-    /// Text of a context-free grammar in llguidance's variant of Lark, from the rule `start`.
+    /// Text of a context-free grammar in llguidance's variant of Lark, starting from the rule `start`.
     Lark(String),
 }
 
-/// How large a grammar may be before it is refused unread.
+/// How large a grammar may be before it is refused without being read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrammarLimits {
-    /// Bytes of the schema (as compact JSON), regex or grammar, or of all choices together.
+    /// Maximum bytes of the schema (as compact JSON), regex or grammar, or of all choices together.
     pub bytes_max: usize,
-    /// Nested arrays and objects of a schema.
+    /// Maximum nesting of arrays and objects in a schema.
     pub depth_max: usize,
 }
 
@@ -51,16 +51,16 @@ impl Grammar {
         }
     }
 
-    /// Whether answers of this form are JSON.
+    /// Returns whether answers of this form are JSON.
     #[must_use]
     pub fn is_json(&self) -> bool {
         matches!(self, Self::JsonObject | Self::JsonSchema(_))
     }
 
-    /// The same form without a name that stands for something: a preset's schema in its place.
+    /// Returns the same form with the name of a preset replaced by the preset's schema.
     ///
     /// # Errors
-    /// There is no such preset.
+    /// If there is no such preset.
     pub(super) fn resolved(&self) -> Result<Cow<'_, Self>, ConstraintError> {
         match self {
             Self::JsonSchema(Value::String(name)) => match Preset::named(name) {
@@ -92,7 +92,7 @@ impl Grammar {
         Ok(())
     }
 
-    /// The check of finished answers, where the form is a schema.
+    /// Returns the check of finished answers, if the form is JSON.
     pub(super) fn check(&self) -> Option<schema::Check> {
         match self {
             Self::JsonObject => Some(schema::Check::new(any_object())),
@@ -101,7 +101,7 @@ impl Grammar {
         }
     }
 
-    /// The grammar of a space followed by a text of this form, which is [`resolved`](Self::resolved).
+    /// Returns the grammar of a space followed by a text of this form. The form must be [`resolved`](Self::resolved).
     pub(super) fn after_a_space(&self, limits: &GrammarLimits) -> Result<GrammarInit, ConstraintError> {
         let inner = match self {
             Self::JsonObject => return self.of_schema(&any_object()),
@@ -117,7 +117,7 @@ impl Grammar {
             Self::Regex(regex) => {
                 self.check_size("bytes", regex.len(), limits.bytes_max)?;
                 repetitions::check(regex).map_err(|reason| self.invalid(reason))?;
-                // the engine would leave the last one out
+                // the engine would drop a trailing backslash
                 if !(regex.len() - regex.trim_end_matches('\\').len()).is_multiple_of(2) {
                     return Err(self.invalid("it ends with a backslash".to_owned()));
                 }
@@ -160,23 +160,23 @@ impl Grammar {
     }
 }
 
-/// What errors call a list of choices.
+/// The name of a list of choices in errors.
 pub(super) const CHOICES: &str = "list of choices";
 
-/// Choices of a list.
+/// Maximum number of choices in a list.
 const CHOICES_MAX: usize = 1_000;
 
-/// The schema of any object.
+/// Returns the schema of any object.
 fn any_object() -> Value {
     json!({"type": "object"})
 }
 
-/// A reason as an error tells it, which may repeat names with line breaks.
+/// Formats a reason for an error message, on one line: names repeated in it may contain line breaks.
 pub(super) fn told(reason: &str) -> String {
     shortened(reason.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-/// Nested arrays and objects, without recursion.
+/// Counts the levels of nested arrays and objects, without recursion.
 fn depth(value: &Value) -> usize {
     let mut deepest = 0;
     let mut open = vec![(value, 1)];
@@ -191,7 +191,7 @@ fn depth(value: &Value) -> usize {
     deepest
 }
 
-/// An error of the engine about a grammar, on one line.
+/// Converts an error of the engine about a grammar, on one line.
 pub(super) fn invalid(kind: &'static str, error: &anyhow::Error) -> ConstraintError {
     match one_line(error) {
         reason if reason == TOO_MUCH_WORK => ConstraintError::TooComplex { reason },
@@ -199,12 +199,12 @@ pub(super) fn invalid(kind: &'static str, error: &anyhow::Error) -> ConstraintEr
     }
 }
 
-/// An error of the engine while it follows a text.
+/// Converts an error of the engine that occurs while it follows a text.
 pub(super) fn too_complex(error: &anyhow::Error) -> ConstraintError {
     ConstraintError::TooComplex { reason: one_line(error) }
 }
 
-/// An error of the engine, on one line and without its inner names.
+/// Formats an error of the engine on one line and without its internal names.
 pub(super) fn one_line(error: &anyhow::Error) -> String {
     let words = error.to_string();
     let line =
@@ -229,8 +229,8 @@ fn shortened(mut line: String) -> String {
     line
 }
 
-/// What stands for the engine's several words about its limits.
+/// Replaces the engine's various messages about its limits.
 const TOO_MUCH_WORK: &str = "it takes more work than is allowed";
 
-/// Reasons longer than this are cut.
+/// Longer reasons are truncated.
 const REASON_CHARS_MAX: usize = 300;

@@ -1,26 +1,26 @@
-//! Bounds on grammars in Lark, before the engine reads them.
+//! Bounds on Lark grammars, checked before the engine reads them.
 //!
-//! The engine goes through the rules by recursion, a rule within the rule that names it, and cannot be interrupted. So
-//! the rules and the brackets of a grammar are counted first: however they are nested, they are no deeper than that.
+//! The engine walks the rules recursively, each rule inside the rule that names it, and cannot be interrupted. So the
+//! rules and the brackets of a grammar are counted first: their nesting cannot be deeper than their number.
 
-/// Colons, of rules and terminals, and opening brackets of a grammar. The engine takes less than 16 KiB of stack for each.
+/// Maximum number of colons (of rules and terminals) and opening brackets in a grammar. The engine takes less than
+/// 16 KiB of stack for each.
 const PARTS_MAX: usize = 2_000;
 
-/// Bytes of a grammar with one, two and three `&` between terminals, which may have no more: the engine compares each
-/// alternative of one side with each of every other.
+/// Maximum bytes of a grammar with one, two and three `&` between terminals. More than three are refused: the engine
+/// compares each alternative of one side with each of every other.
 const BYTES_MAX_OF_INTERSECTIONS: [usize; 3] = [4_096, 512, 192];
 
-/// Bytes of a grammar with `~` before a terminal, for the same reason.
+/// Maximum bytes of a grammar with `~` before a terminal, for the same reason.
 const BYTES_MAX_OF_NEGATIONS: usize = 4_096;
 
-/// All numbers of repetitions of a grammar together: a rule that can be read in many ways costs the more the more often
-/// it is repeated.
+/// Maximum sum of all repetition counts in a grammar: an ambiguous rule costs more the more often it is repeated.
 const REPEATS_MAX: u64 = 1_000;
 
-/// What the engine reads beyond Lark and cannot be bounded here.
+/// Extensions of Lark that the engine reads and that cannot be bounded here.
 const NOT_FOLLOWED: [&str; 6] = ["%json", "%lark", "%llguidance", "%if", "::", "@"];
 
-/// Refuses a grammar that might take the engine too long or too deep.
+/// Refuses a grammar that might take the engine too long or nest too deeply.
 pub(super) fn check(grammar: &str) -> Result<(), String> {
     let parts = words(grammar);
     if let Some(part) = parts.iter().find(|part| NOT_FOLLOWED.contains(&part.as_str())) {
@@ -32,7 +32,7 @@ pub(super) fn check(grammar: &str) -> Result<(), String> {
         ));
     }
     check_attributes(&parts)?;
-    // wherever they stand: this bound must hold however the engine reads the grammar
+    // counted anywhere in the text: this bound must hold however the engine reads the grammar
     let nested = grammar.bytes().filter(|byte| b":([{".contains(byte)).count();
     if nested > PARTS_MAX {
         return Err(format!("it has {nested} colons and opening brackets, the limit is {PARTS_MAX}"));
@@ -52,7 +52,7 @@ pub(super) fn check(grammar: &str) -> Result<(), String> {
             ));
         }
     }
-    // before a number it stands for repetitions
+    // `~` before a number means repetition
     let negates =
         |pair: &[String]| pair[0] == "~" && !pair[1].starts_with(|letter: char| letter.is_ascii_digit());
     if parts.windows(2).any(negates) && bytes > BYTES_MAX_OF_NEGATIONS {
@@ -61,22 +61,25 @@ pub(super) fn check(grammar: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Refuses attributes of rules. Those about tokens (`max_tokens`, `temperature`), and those that cut from the text what the grammar has
-/// matched (`lazy`, `stop`, `suffix`), would part text and grammar; what others keep (`capture`, `stop_capture`) nobody could read.
+/// Refuses attributes of rules:
+///
+/// - those about tokens (`max_tokens`, `temperature`), and those that cut matched text from the answer (`lazy`, `stop`,
+///   `suffix`), would make text and grammar differ;
+/// - nothing could read what the others store (`capture`, `stop_capture`).
 fn check_attributes(parts: &[String]) -> Result<(), String> {
     let Some(end) = parts.windows(2).position(|pair| pair == ["]", ":"]) else { return Ok(()) };
     let name = parts[..end].iter().rposition(|part| part == "[").and_then(|start| parts.get(start + 1));
     Err(format!("a rule has the attribute {}, which cannot be followed", name.map_or("", String::as_str)))
 }
 
-/// The sum of all numbers.
+/// Returns the sum of all numbers.
 fn repeats(parts: &[String]) -> u64 {
     let numbers = parts.iter().filter(|part| part.starts_with(|letter: char| letter.is_ascii_digit()));
-    // one too long for the type is too large as well
+    // a number that overflows the type exceeds the limit too
     numbers.map(|number| number.parse().unwrap_or(u64::MAX)).fold(0, u64::saturating_add)
 }
 
-/// The names, numbers and signs of a grammar, without its texts, regular expressions and comments.
+/// Returns the names, numbers and signs of a grammar, without its strings, regular expressions and comments.
 fn words(grammar: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut rest = grammar;
@@ -103,14 +106,14 @@ fn word_length(text: &str) -> usize {
     text.find(|letter: char| !letter.is_alphanumeric() && letter != '_').unwrap_or(text.len())
 }
 
-/// Bytes of a special token with both its marks, or of the first mark alone.
+/// Returns the bytes of a special token including both its marks, or of the first mark alone.
 fn special_token(text: &str) -> usize {
     let inside = |letter: char| !matches!(letter, '<' | '>') && !letter.is_whitespace();
     let length = text[1..].find(|letter| !inside(letter)).unwrap_or(text.len() - 1);
     if length > 0 && text[1 + length..].starts_with('>') { length + 2 } else { 1 }
 }
 
-/// Bytes of a text or regular expression with both its marks.
+/// Returns the bytes of a string or regular expression including both its marks.
 fn closing(text: &str, mark: char) -> usize {
     let mut escaped = false;
     for (index, letter) in text.char_indices().skip(1) {

@@ -1,15 +1,15 @@
-//! Answers that must have a form: JSON, a JSON schema, a regular expression or a grammar.
+//! Answers that must have a given form: JSON, a JSON schema, a regular expression or a grammar.
 //!
-//! A constraint forbids, before every token, all tokens after which the text could no longer be finished in that form;
-//! tokens that end the answer are allowed only where the text is complete. So whatever the sampler draws, a finished
-//! answer has the form (one cut off by a token limit may lack its end). Where the form is a schema, a finished answer is
-//! also checked against the schema as it was written, before it may end: what does not validate is an error.
+//! Before every token, a constraint forbids all tokens after which the text could no longer be completed in that form.
+//! Tokens that end the answer are allowed only if the text is complete. So a finished answer has the form whatever the
+//! sampler draws; an answer cut off by a token limit may lack its end. If the form is a schema, a finished answer is also
+//! validated against the original schema before it may end. An answer that does not validate is an error.
 //!
-//! Where a form leaves no choice of text, it leaves none of tokens: they are those by which the tokenizer spells that text.
-//! So what is forced can be known, and computed, before the model is asked ([`Constraint::forced`]).
+//! If a form leaves only one possible text, it leaves only one tokenization: the one that the tokenizer produces for that
+//! text. So forced tokens can be known, and computed, before the model is asked ([`Constraint::forced`]).
 //!
-//! The form is that of the text people see: an answer's first space, if its first token brings one, is not part of it,
-//! just as decoding drops it. The grammar engine is llguidance.
+//! The form applies to the text people see: if the first token of an answer begins with a space, that space is not part
+//! of the text, just as decoding drops it. The grammar engine is llguidance.
 
 mod different;
 mod grammar;
@@ -26,7 +26,7 @@ use std::collections::VecDeque;
 use crate::Result;
 use crate::tokenizer::Tokenizer;
 
-/// Decides, token by token, what an answer may be.
+/// Decides, token by token, what an answer may contain.
 pub trait Constraint: Send {
     /// Sets the logits, `[vocab_size]`, of all tokens that may not come next to negative infinity.
     ///
@@ -34,8 +34,8 @@ pub trait Constraint: Send {
     /// If the grammar's limits are exceeded.
     fn allowed(&mut self, logits: &mut [f32]) -> Result<()>;
 
-    /// The token that comes next whatever the logits are, for it is the only one that [`allowed`](Self::allowed) would leave.
-    /// None where there is a choice, or where nothing is known of one.
+    /// Returns the token that comes next whatever the logits are, because [`allowed`](Self::allowed) would leave only that
+    /// token. Returns `None` if there is a choice, or if this is not known.
     ///
     /// # Errors
     /// If the grammar's limits are exceeded.
@@ -43,30 +43,30 @@ pub trait Constraint: Send {
         Ok(None)
     }
 
-    /// Moves on past a chosen token.
+    /// Advances past a chosen token.
     ///
     /// # Errors
     /// If the token was not allowed.
     fn accept(&mut self, token: u32) -> Result<()>;
 
-    /// Whether the answer is whole and nothing may follow.
+    /// Returns whether the answer is complete and nothing may follow.
     fn is_complete(&self) -> bool;
 }
 
-/// Why an answer cannot be held to a form.
+/// Why an answer cannot be constrained to a form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConstraintError {
-    /// More text or more levels than are compiled.
+    /// The form has more text or more levels than the limit allows.
     #[error("the {kind} has {value} {unit}, the limit is {limit}")]
     TooLarge {
         /// JSON schema, list of choices, regex or grammar.
         kind: &'static str,
-        /// Its size or depth.
+        /// The size or depth of the form.
         value: usize,
         /// The unit of both numbers.
         unit: &'static str,
-        /// The most that is allowed.
+        /// The largest allowed value.
         limit: usize,
     },
     /// The form is wrong or not supported.
@@ -77,24 +77,24 @@ pub enum ConstraintError {
         /// What is wrong with it.
         reason: String,
     },
-    /// Following it would take too long.
+    /// Following the form would take too long.
     #[error("the form of the answer is too complex to follow: {reason}")]
     TooComplex {
-        /// Which limit was met.
+        /// Which limit was exceeded.
         reason: String,
     },
-    /// A whole answer followed the grammar of its schema and does not satisfy the schema: a fault of this library.
+    /// A complete answer followed the grammar of its schema but does not satisfy the schema: a bug in this library.
     #[error("the answer does not satisfy its JSON schema: {reason}")]
     NotValid {
         /// What is wrong with the answer.
         reason: String,
     },
-    /// An array of different items (`uniqueItems`) needs a further one, and none is left that differs.
+    /// An array of different items (`uniqueItems`) needs another item, but every possible item is already in it.
     #[error(
         "the answer cannot be ended by its JSON schema: an array cannot go on without an item that it already has"
     )]
     NoOtherItem,
-    /// A token was chosen that had been forbidden.
+    /// A forbidden token was chosen.
     #[error("token {token} is not allowed by the form of the answer")]
     NotAllowed {
         /// The token's id in the vocabulary.
@@ -103,7 +103,7 @@ pub enum ConstraintError {
 }
 
 impl ConstraintError {
-    /// What the user can do about it.
+    /// Returns what the user can do about the error.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         Some(match self {
@@ -121,11 +121,11 @@ impl ConstraintError {
     }
 }
 
-/// Stack of the threads that compile forms and check answers: more than eight times what the deepest permitted forms take
-/// to compile.
+/// Stack size of the threads that compile forms and check answers: more than eight times what compiling the deepest
+/// permitted forms takes.
 const STACK_BYTES: usize = 64 << 20;
 
-/// Does work on a form on a thread of its own, which ends with it.
+/// Runs `work` on a thread of its own with a large stack, and waits for the thread to finish.
 fn on_large_stack<T: Send>(
     work: impl FnOnce() -> Result<T, ConstraintError> + Send,
 ) -> Result<T, ConstraintError> {
@@ -137,7 +137,7 @@ fn on_large_stack<T: Send>(
     })
 }
 
-/// Makes constraints for one tokenizer. Building it walks the whole vocabulary, so keep one.
+/// Makes constraints for one tokenizer. Building a factory walks the whole vocabulary, so keep one.
 pub struct ConstraintFactory {
     parsers: ParserFactory,
     limits: GrammarLimits,
@@ -157,7 +157,7 @@ impl ConstraintFactory {
     /// Reads the texts of the tokens.
     ///
     /// # Errors
-    /// [`ConstraintError::TooComplex`] when the vocabulary cannot be indexed.
+    /// [`ConstraintError::TooComplex`] if the vocabulary cannot be indexed.
     pub fn new(tokenizer: &Tokenizer, limits: GrammarLimits) -> Result<Self, ConstraintError> {
         Ok(Self {
             parsers: vocabulary::parser_factory(tokenizer)?,
@@ -168,8 +168,8 @@ impl ConstraintFactory {
         })
     }
 
-    /// A constraint at the start of an answer. The grammar is compiled on a thread with a stack of its own; the work and
-    /// the memory are bounded by what grammars are permitted (docs/internals/forms.md), so that it ends by itself.
+    /// Returns a constraint at the start of an answer. The grammar is compiled on a thread with its own stack. The limits on
+    /// grammars (docs/internals/forms.md) bound the time and the memory, so compilation always terminates.
     ///
     /// ```
     /// use phi3v::constraint::{ConstraintFactory, Grammar, GrammarLimits};
@@ -199,7 +199,7 @@ impl ConstraintFactory {
         let parser = grammar.after_a_space(&self.limits)?;
         let parser = self.parsers.create_parser_from_init_default(parser).map_err(invalid)?;
         let mut matcher = Matcher::new(Ok(parser));
-        // The text begins after the space that the grammar was given in front.
+        // The text begins after the space that precedes it in the grammar.
         matcher.consume_token(self.space).map_err(invalid)?;
         let may_end = matcher.is_accepting().map_err(invalid)?;
         matcher.rollback(1).map_err(invalid)?;
@@ -219,28 +219,29 @@ impl ConstraintFactory {
     }
 }
 
-/// Holds one answer to a grammar.
+/// Constrains one answer to a grammar.
 ///
-/// The grammar inside is " " followed by the user's. A first token that begins with a space is matched against it as
-/// it is, any other first token after a space that nobody wrote: in both cases what remains to match is the text that
-/// people see.
+/// The internal grammar is " " followed by the user's grammar. A first token that begins with a space is matched against
+/// it unchanged. Any other first token is matched after an implied space. In both cases the rest of the grammar matches
+/// the text that people see.
 ///
-/// Clones go on independently from where the original is: a grammar is compiled once for all choices of a request.
+/// Clones advance independently from the position of the original, so a grammar is compiled once for all choices of a
+/// request.
 pub struct GrammarConstraint {
     matcher: Matcher,
     begins_with_space: std::sync::Arc<[bool]>,
     space: u32,
     stop_ids: [u32; 2],
     at_start: bool,
-    /// The text so far has the form.
+    /// Whether the text so far has the form.
     may_end: bool,
-    /// What a whole text is checked by, besides the grammar.
+    /// The check of a complete text, besides the grammar.
     check: Option<std::sync::Arc<schema::Check>>,
-    /// The text so far, if there is a check of it.
+    /// The text so far, if there is a check.
     text: Vec<u8>,
-    /// What the check said, where the grammar would let the text so far end.
+    /// The error of the check, if the grammar would let the text so far end.
     not_valid: Option<ConstraintError>,
-    /// Which tokens were allowed last: the grammar engine may refuse one of them for what it would cost.
+    /// The tokens that were allowed last: the grammar engine may refuse one of them because of its cost.
     allowed: Vec<bool>,
     /// The tokens that must come next, as far as they are known.
     forced: VecDeque<u32>,
@@ -249,7 +250,7 @@ pub struct GrammarConstraint {
 impl Clone for GrammarConstraint {
     fn clone(&self) -> Self {
         Self {
-            // a plain clone would share the lexer's cache, and its lock, with the original
+            // a plain clone would share the lexer's cache and its lock with the original
             matcher: self.matcher.deep_clone(),
             begins_with_space: self.begins_with_space.clone(),
             check: self.check.clone(),
@@ -269,13 +270,13 @@ impl std::fmt::Debug for GrammarConstraint {
 }
 
 impl GrammarConstraint {
-    /// Whether the answer may end here; more may follow all the same.
+    /// Returns whether the answer may end here; more may still follow.
     #[must_use]
     pub fn may_end(&self) -> bool {
         self.may_end
     }
 
-    /// The tokens that may come first: those with a leading space as they are, the others after a space.
+    /// Returns which tokens may come first: those with a leading space unchanged, the others after an implied space.
     fn first_tokens(&mut self) -> anyhow::Result<Vec<bool>> {
         let with_space = self.matcher.compute_mask()?;
         self.matcher.consume_token(self.space)?;
@@ -285,7 +286,7 @@ impl GrammarConstraint {
         Ok(begins.map(|(i, &space)| if space { with_space.get(i) } else { without_space.get(i) }).collect())
     }
 
-    /// Adds the text of a token to that of the answer.
+    /// Appends the text of a token to that of the answer.
     fn note(&mut self, token: u32, begins_with_space: bool) -> Result<(), ConstraintError> {
         if self.check.is_some() {
             let tokens = self.matcher.tok_env().map_err(|error| grammar::too_complex(&error))?;
@@ -296,20 +297,21 @@ impl GrammarConstraint {
         Ok(())
     }
 
-    /// What is wrong with the text so far, taken as a whole answer.
+    /// Returns what is wrong with the text so far if it is taken as a complete answer.
     fn check_whole(&self) -> Option<ConstraintError> {
         let check = self.check.as_ref()?;
         on_large_stack(|| check.run(&self.text)).err()
     }
 
-    /// Finds out what must come next, where that is not known. The first token always has a choice: of a space before it.
+    /// Finds the tokens that must come next, if they are not known. The first token is never forced: it may begin with a
+    /// space or not.
     fn look_ahead(&mut self) {
         if !self.at_start && self.forced.is_empty() && !self.matcher.is_stopped() {
             self.forced = self.matcher.compute_ff_tokens().into();
         }
     }
 
-    /// Takes the tokens out after which an array would have an item twice.
+    /// Forbids the tokens after which an array would contain an item twice.
     fn leave_out_repetitions(&mut self, allowed: &mut [bool]) -> Result<(), ConstraintError> {
         let Self { matcher, check: Some(check), text, .. } = self else { return Ok(()) };
         if text.is_empty() || !check.asks_for_unique_items() {
@@ -403,7 +405,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// An answer's fate, token by token, with the grammar of one schema and the check of another.
+    /// Follows an answer token by token, with the grammar of one schema and the check of another.
     fn followed(grammar: serde_json::Value, check: serde_json::Value, answer: &[u8]) -> Result<bool, String> {
         let tokenizer =
             Tokenizer::from_json(include_bytes!("../../../../testdata/tiny/tokenizer.json")).unwrap();
@@ -427,7 +429,7 @@ mod tests {
         let refused =
             "the answer does not satisfy its JSON schema: an object has 1 member, maxProperties is 0";
         assert_eq!(followed(object, other, b"{\"a\":1}"), Err(refused.to_owned()));
-        // one that may go on goes on
+        // an answer that may continue does so
         let tens = json!({"type": "integer", "multipleOf": 10});
         let integer = json!({"type": "integer", "maximum": 99});
         assert_eq!(followed(integer.clone(), tens.clone(), b" 7"), Ok(false));
@@ -440,7 +442,7 @@ mod tests {
     fn an_array_that_has_run_out_of_different_items_is_no_fault_of_the_library() {
         let schema = json!({"items": {"type": "string", "pattern": "^[ab]$"}, "type": "array", "minItems": 3,
             "uniqueItems": true});
-        // what has to follow does, and then both letters have come
+        // both required items can follow; after them no other letter is left
         assert_eq!(followed(schema.clone(), schema.clone(), b"[\"a\",\"b\","), Ok(false));
         let refused = followed(schema.clone(), schema, b"[\"a\",\"b\",\"");
         assert_eq!(refused, Err(ConstraintError::NoOtherItem.to_string()));

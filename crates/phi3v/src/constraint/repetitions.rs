@@ -1,21 +1,23 @@
-//! Bounds on the repetitions of patterns, before the engine reads them.
+//! Bounds on the repetitions of patterns, checked before the engine reads them.
 //!
-//! The engine's work grows with the square of the parts of a pattern that may be left out or repeated. Signs count
-//! wherever they stand: one that is escaped or in a class costs nothing, but few patterns have hundreds of those.
+//! The engine's work grows with the square of the optional or repeated parts of a pattern. Repetition signs count
+//! anywhere: an escaped sign or one in a class costs nothing, but few patterns have hundreds of those.
 
-/// Signs of repetitions (`*`, `+`, `?`, `{`) of a pattern or of a grammar. As many take the engine some 300 ms.
+/// Maximum number of repetition signs (`*`, `+`, `?`, `{`) in a pattern or grammar. That many take the engine about
+/// 300 ms.
 const REPETITIONS_MAX: usize = 1_000;
 
-/// Groups of a pattern or of a grammar, since `(a|)` is `a?`, but takes a quarter of the time.
+/// Maximum number of groups in a pattern or grammar. `(a|)` means `a?`, but takes a quarter of the time.
 const GROUPS_MAX: usize = 2_000;
 
-/// Classes of Unicode (`\p`) of a pattern or of a grammar: each is gone through, with `(?i)` letter by letter.
+/// Maximum number of Unicode classes (`\p`) in a pattern or grammar. The engine walks each class; with `(?i)`, letter by
+/// letter.
 const CLASSES_MAX: usize = 2_000;
 
-/// All of these, of all patterns of a schema together, where they are written and where they are met with one another.
+/// Maximum number of all of these in all patterns of a schema together, both as written and as intersected.
 pub(super) const OF_SCHEMA_MAX: usize = 2_000;
 
-/// Repetitions, groups and classes of Unicode of a pattern.
+/// Counts the repetitions, groups and Unicode classes of a pattern.
 pub(super) fn count(pattern: &str) -> usize {
     repetitions(pattern) + groups(pattern) + classes(pattern)
 }

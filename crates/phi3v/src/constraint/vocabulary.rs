@@ -8,14 +8,14 @@ use llguidance::toktrie::{TokEnv, TokRxInfo, TokTrie, TokenId, TokenizerEnv};
 use super::{ConstraintError, grammar};
 use crate::tokenizer::{Speller, Tokenizer};
 
-/// Symbols of a grammar.
+/// Maximum number of symbols in a grammar.
 const SYMBOLS_MAX: usize = 50_000;
 
-/// States that the lexer of a form may come to have. Each takes 1 to 2 KB.
+/// Maximum number of states that the lexer of a form may reach. Each takes 1 to 2 KB.
 const LEXER_STATES_MAX: usize = 50_000;
 
-/// The tokens, and how the tokenizer itself spells a text with them: where a form leaves no choice of text, that spelling is
-/// the only one that it allows.
+/// The tokens, and how the tokenizer spells a text with them. If a form leaves only one possible text, that spelling is
+/// the only one allowed.
 struct Vocabulary {
     trie: TokTrie,
     speller: Speller,
@@ -31,8 +31,8 @@ impl TokenizerEnv for Vocabulary {
     }
 }
 
-/// An index of the vocabulary by bytes. Special tokens have no text and so are never part of an answer; the first stop
-/// token is the engine's end of the answer.
+/// Indexes the vocabulary by bytes. Special tokens have no text and so are never part of an answer. The first stop token
+/// is the engine's end-of-answer token.
 pub(super) fn parser_factory(tokenizer: &Tokenizer) -> Result<ParserFactory, ConstraintError> {
     let ids = 0..tokenizer.vocab_size() as u32;
     let mut words: Vec<Vec<u8>> = ids.map(|id| tokenizer.text_bytes(id).to_vec()).collect();
@@ -46,14 +46,14 @@ pub(super) fn parser_factory(tokenizer: &Tokenizer) -> Result<ParserFactory, Con
     // An error is one line; without this it would carry the whole grammar and the parser's state.
     let limits = factory.limits_mut();
     limits.verbose_errors = false;
-    // the engine counts its symbols with 16 bits, and does not look before it does
+    // the engine counts its symbols with 16 bits and does not check for overflow
     limits.max_grammar_size = SYMBOLS_MAX;
-    // a form that is followed into so many states takes some tens of megabytes
+    // reaching that many states takes some tens of megabytes
     limits.max_lexer_states = LEXER_STATES_MAX;
     Ok(factory)
 }
 
-/// For each id whether its text begins with a space. // [vocab_size]
+/// Returns, for each id, whether its text begins with a space. // [vocab_size]
 pub(super) fn begins_with_space(tokenizer: &Tokenizer) -> Arc<[bool]> {
     (0..tokenizer.vocab_size() as u32).map(|id| tokenizer.text_bytes(id).first() == Some(&b' ')).collect()
 }

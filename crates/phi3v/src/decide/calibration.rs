@@ -1,44 +1,44 @@
-//! Calibration: a temperature for each question, so that what is called 90 % probable is right nine times of ten.
+//! Calibration: a temperature for each question, so that choices called 90 % probable are right nine times out of ten.
 //!
-//! One number per question, fitted on labelled examples by their likelihood, as in "On Calibration of Modern Neural
+//! Each question has one number, fitted to labelled examples by maximum likelihood, as in "On Calibration of Modern Neural
 //! Networks" (Guo, Pleiss, Sun & Weinberger 2017). It never changes which choice is the likeliest.
 
 use super::softmax;
 use serde::{Deserialize, Serialize};
 
-/// Least temperature that is fitted: below, the few examples there are say no more than that all were right.
+/// Lowest temperature that is fitted: anything lower, from few examples, says only that all of them were right.
 pub const TEMPERATURE_MIN: f64 = 0.05;
-/// Greatest temperature that is fitted: above, choices are as good as equal.
+/// Highest temperature that is fitted: above it, choices are practically equal.
 pub const TEMPERATURE_MAX: f64 = 20.0;
 
-/// Bins of the calibration error, of equal width, as Guo et al. have them.
+/// Number of bins of the calibration error, of equal width, as in Guo et al.
 const BINS: usize = 15;
 
-/// The scores of a question's choices, and which of them is right.
+/// The scores of a question's choices, and the right choice.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Labelled {
     /// Natural logarithms of the choices' probabilities.
     pub log_probs: Vec<f64>,
-    /// Index of the right choice, less than their number.
+    /// Index of the right choice, less than the number of choices.
     pub right: usize,
 }
 
-/// How well probabilities fit what was right.
+/// How well probabilities match the right answers.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Quality {
-    /// Mean negative log likelihood of the right choice, nats: 0 is best.
+    /// Mean negative log likelihood of the right choice, in nats: 0 is best.
     pub nll: f64,
-    /// Expected calibration error: how far the likeliest choice's probability is from how often it is right, from 0 to 1;
-    /// the mean over 15 bins of equal width.
+    /// Expected calibration error, from 0 to 1: the distance between the likeliest choice's probability and how often it is
+    /// right, averaged over 15 bins of equal width.
     pub ece: f64,
     /// How often the likeliest choice is right, from 0 to 1.
     pub accuracy: f64,
 }
 
-/// How well the probabilities at `temperature`, more than 0, fit `examples`.
+/// Returns how well the probabilities at `temperature`, which must be above 0, fit `examples`.
 ///
 /// # Panics
-/// An example has no choice [`right`](Labelled::right).
+/// If an example has no choice [`right`](Labelled::right).
 #[must_use]
 pub fn quality(examples: &[Labelled], temperature: f64) -> Quality {
     let (mut nll, mut right) = (0.0, 0.0);
@@ -60,16 +60,17 @@ pub fn quality(examples: &[Labelled], temperature: f64) -> Quality {
     Quality { nll: nll / count, ece: off / count, accuracy: right / count }
 }
 
-/// Examples whose likeliest choice is about as probable.
+/// Examples whose likeliest choices have similar probabilities.
 #[derive(Clone, Copy, Default)]
 struct Bin {
-    /// How many were right.
+    /// Number of right examples.
     right: f64,
     /// The sum of the probabilities.
     claimed: f64,
 }
 
-/// Logarithm of the right choice's probability among the choices; exact where that is too small for a number.
+/// Returns the logarithm of the right choice's probability among the choices. It is exact even if the probability itself
+/// underflows.
 fn log_probability(Labelled { log_probs, right }: &Labelled, temperature: f64) -> f64 {
     let highest = log_probs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     if highest == f64::NEG_INFINITY {
@@ -79,13 +80,13 @@ fn log_probability(Labelled { log_probs, right }: &Labelled, temperature: f64) -
     (log_probs[*right] - highest) / temperature - sum.ln()
 }
 
-/// The temperature at which `examples` are likeliest, between [`TEMPERATURE_MIN`] and [`TEMPERATURE_MAX`]: golden section
-/// search over its logarithm, along which the likelihood has one maximum.
+/// Returns the temperature at which `examples` are likeliest, between [`TEMPERATURE_MIN`] and [`TEMPERATURE_MAX`]. Uses
+/// golden-section search over the logarithm of the temperature, along which the likelihood has a single maximum.
 ///
 /// ```
 /// use phi3v::decide::{Labelled, fit};
 ///
-/// // 98 % sure each time, and right three times of four
+/// // 98 % sure each time, but right three times out of four
 /// let example = |right| Labelled { log_probs: vec![4.0, 0.0], right };
 /// let temperature = fit(&[example(0), example(0), example(1), example(0)]);
 /// let probability = 1.0 / (1.0 + (-4.0 / temperature).exp());
@@ -93,7 +94,7 @@ fn log_probability(Labelled { log_probs, right }: &Labelled, temperature: f64) -
 /// ```
 ///
 /// # Panics
-/// An example has no choice [`right`](Labelled::right).
+/// If an example has no choice [`right`](Labelled::right).
 #[must_use]
 pub fn fit(examples: &[Labelled]) -> f64 {
     let golden = (5f64.sqrt() - 1.0) / 2.0;
@@ -104,7 +105,7 @@ pub fn fit(examples: &[Labelled]) -> f64 {
     let (mut left, mut right) = (high - golden * (high - low), low + golden * (high - low));
     let (mut at_left, mut at_right) = (nll(left), nll(right));
     while high - low > 1e-9 {
-        // of equal values the side of 1 is kept: where examples say nothing, nothing should change
+        // of equal values, keep the side of 1: uninformative examples should change nothing
         if at_left < at_right || (at_left == at_right && left.abs() < right.abs()) {
             (high, right, at_right) = (right, left, at_left);
             left = high - golden * (high - low);
@@ -118,7 +119,7 @@ pub fn fit(examples: &[Labelled]) -> f64 {
     ((low + high) / 2.0).exp()
 }
 
-/// What was fitted for one question, on how many examples, and what it has brought.
+/// The temperature fitted for one question, the number of examples, and the improvement.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fitted {
@@ -128,11 +129,11 @@ pub struct Fitted {
     pub choices: Vec<String>,
     /// The temperature at which its choices are compared.
     pub temperature: f64,
-    /// Examples that it was fitted on.
+    /// Number of examples it was fitted on.
     pub examples: usize,
-    /// How well temperature 1 fits the examples.
+    /// The quality at temperature 1 on the examples.
     pub before: Quality,
-    /// At the temperature fitted, on the same examples.
+    /// The quality at the fitted temperature, on the same examples.
     pub after: Quality,
 }
 
@@ -140,7 +141,7 @@ impl Fitted {
     /// Fits the temperature of a question with these `choices` to `examples`.
     ///
     /// # Panics
-    /// An example has no choice [`right`](Labelled::right).
+    /// If an example has no choice [`right`](Labelled::right).
     #[must_use]
     pub fn new(question: String, choices: Vec<String>, examples: &[Labelled]) -> Self {
         let temperature = fit(examples);
@@ -149,15 +150,15 @@ impl Fitted {
     }
 }
 
-/// The temperatures of some questions to one model, as a small file of JSON.
+/// The temperatures of some questions for one model, stored as a small JSON file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Calibration {
-    /// Version of the form, 1.
+    /// Version of the format, 1.
     pub phi3v_calibration: u32,
-    /// The model, with its format, that gave the scores: for any other they say nothing.
+    /// The model, with its weight format, that gave the scores. The temperatures are meaningless for any other.
     pub model: String,
-    /// What was fitted for each question.
+    /// The fitted temperature of each question.
     pub questions: Vec<Fitted>,
 }
 
@@ -165,13 +166,13 @@ pub struct Calibration {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CalibrationError {
-    /// No calibration at all.
+    /// The file is not a calibration.
     #[error("this is no calibration: {reason}")]
     Malformed {
         /// What is wrong with it.
         reason: String,
     },
-    /// Fitted to another model.
+    /// The calibration was fitted to another model.
     #[error("the calibration is for {fitted}, and the model is {model}")]
     OtherModel {
         /// The model that it was fitted to.
@@ -179,7 +180,7 @@ pub enum CalibrationError {
         /// The model that answers.
         model: String,
     },
-    /// A question that it was not fitted for.
+    /// The calibration does not have this question.
     #[error("the calibration has no question {question:?} with the choices {}", .choices.join(","))]
     UnknownQuestion {
         /// The question that was asked.
@@ -190,7 +191,7 @@ pub enum CalibrationError {
 }
 
 impl CalibrationError {
-    /// What the user can do about it.
+    /// Returns what the user can do about the error.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         Some(match self {
@@ -207,12 +208,12 @@ impl CalibrationError {
 }
 
 impl Calibration {
-    /// The version of the form that is written and read.
+    /// The format version that is written and read.
     pub const VERSION: u32 = 1;
-    /// Bytes that a file of it may have.
+    /// Maximum size of the file, in bytes.
     pub const BYTES_MAX: usize = 16 << 20;
 
-    /// Of questions to `model`.
+    /// Makes a calibration of questions for `model`.
     #[must_use]
     pub fn new(model: String, questions: Vec<Fitted>) -> Self {
         Self { phi3v_calibration: Self::VERSION, model, questions }
@@ -242,13 +243,13 @@ impl Calibration {
         }
     }
 
-    /// The calibration as the text of its file.
+    /// Returns the calibration as the text of its file.
     #[must_use]
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).expect("texts and numbers are JSON") + "\n"
     }
 
-    /// Whether it is for `model`.
+    /// Checks that the calibration is for `model`.
     ///
     /// # Errors
     /// [`CalibrationError::OtherModel`].
@@ -259,10 +260,10 @@ impl Calibration {
         Err(CalibrationError::OtherModel { fitted: self.model.clone(), model: model.to_owned() })
     }
 
-    /// The temperatures of several questions to `model`, each a text with its choices in whatever order.
+    /// Returns the temperatures of several questions for `model`. Each question is a text with its choices in any order.
     ///
     /// # Errors
-    /// [`CalibrationError::OtherModel`], or [`CalibrationError::UnknownQuestion`] of the first that it was not fitted for.
+    /// [`CalibrationError::OtherModel`], or [`CalibrationError::UnknownQuestion`] for the first unknown question.
     pub fn temperatures<'a>(
         &self,
         model: &str,
@@ -272,7 +273,7 @@ impl Calibration {
         questions.into_iter().map(|(question, choices)| self.temperature(question, choices)).collect()
     }
 
-    /// The temperature of a question with these choices, in whatever order.
+    /// Returns the temperature of a question with these choices, in any order.
     ///
     /// # Errors
     /// [`CalibrationError::UnknownQuestion`].

@@ -1,8 +1,8 @@
 //! Decisions: how probable each of some choices is as the answer to a question about images.
 //!
-//! Nothing is generated and nothing is parsed. A choice is an answer like any other, its text and the token that ends an
-//! answer, and its probability is the product of those that the model gives to its tokens behind the prompt. A softmax of
-//! their logarithms then compares the choices, at a temperature that [`fit`] finds where there are labelled examples.
+//! Nothing is generated and nothing is parsed. A choice is an answer like any other: its text and the token that ends an
+//! answer. Its probability is the product of the probabilities that the model gives to its tokens after the prompt. A
+//! softmax of the logarithms then compares the choices, at a temperature that [`fit`] can determine from labelled examples.
 //!
 //! ```
 //! use phi3v::decide::Question;
@@ -19,12 +19,12 @@
 //!
 //! # What the numbers mean
 //!
-//! - They compare whole answers, the token that ends an answer included: "yes" and "yes and no" are two answers, though the
-//!   one begins as the other. A choice of many tokens is rarer than one of few, and nothing is divided by lengths, since that
-//!   would be no probability any more. Where lengths differ much, ask for short choices.
-//! - [`Decision::covered`] is how much of the model's probability lies on the choices at all. Where it is little, the model
-//!   would say something else: "Yes." is another answer than "yes". Tell it in the question how to answer.
-//! - Models like this are too sure of themselves; see [`fit`].
+//! - They compare whole answers, including the token that ends an answer: "yes" and "yes and no" are two answers, though
+//!   one is a prefix of the other. A choice of many tokens is less probable than one of few. There is no division by
+//!   length, since the result would not be a probability. If lengths differ much, ask for short choices.
+//! - [`Decision::covered`] is the share of the model's probability that lies on the choices. If it is small, the model
+//!   would say something else: "Yes." is another answer than "yes". State in the question how to answer.
+//! - Models like this are overconfident; see [`fit`].
 
 mod calibration;
 
@@ -42,26 +42,26 @@ use crate::tokenizer::Tokenizer;
 use std::fmt;
 use std::sync::Arc;
 
-/// Choices that a question may have.
+/// Maximum number of choices of a question.
 pub const CHOICES_MAX: usize = 255;
 
 /// Why a question cannot be decided.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecideError {
-    /// Nothing to choose from, or too much.
+    /// There are too few or too many choices.
     #[error("a question has {}, it must have 2 to {CHOICES_MAX}", count(*.choices, "choice"))]
     ChoiceCount {
-        /// Choices that it has.
+        /// The number of choices.
         choices: usize,
     },
-    /// A choice without a word.
+    /// A choice has no text.
     #[error("choice {number} is empty")]
     EmptyChoice {
-        /// Its number, from 1.
+        /// The number of the choice, from 1.
         number: usize,
     },
-    /// Two choices that are one answer to the model.
+    /// Two choices are the same answer to the model.
     #[error("the choices {first:?} and {second:?} are the same answer")]
     EqualChoices {
         /// The first of them.
@@ -72,7 +72,7 @@ pub enum DecideError {
 }
 
 impl DecideError {
-    /// What the user can do about it.
+    /// Returns what the user can do about the error.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         Some(match self {
@@ -88,16 +88,16 @@ impl DecideError {
 /// A question, and the answers to choose from.
 #[derive(Clone, Debug)]
 pub struct Question {
-    /// What is asked. Numbers of images go on from those of the messages before it.
+    /// The content of the question. Its image numbers continue those of the messages before it.
     pub content: Vec<Part>,
     /// The images that only this question is about, in the order of their numbers.
     pub images: Vec<Arc<ImageInputs>>,
-    /// The possible answers, 2 to [`CHOICES_MAX`], each another.
+    /// The possible answers, 2 to [`CHOICES_MAX`], all different.
     pub choices: Vec<String>,
 }
 
 impl Question {
-    /// A question in words, which are asked as they are.
+    /// Makes a question from text, which is asked unchanged.
     #[must_use]
     pub fn new<C: Into<String>>(text: &str, choices: impl IntoIterator<Item = C>) -> Self {
         let choices = choices.into_iter().map(Into::into).collect();
@@ -110,13 +110,13 @@ impl Question {
 pub struct Decision {
     /// Natural logarithm of each choice's probability as the model's whole answer.
     pub log_probs: Vec<f64>,
-    /// Probabilities of the choices among themselves, which add up to 1.
+    /// Probabilities of the choices relative to each other, which add up to 1.
     pub probabilities: Vec<f64>,
 }
 
 impl Decision {
-    /// Of the scores of a question's choices, compared at a temperature; 1 is the model's own. At 0, and at what is less, the
-    /// likeliest has all.
+    /// Makes a decision from the scores of a question's choices, compared at a temperature; 1 is the model's own. At 0 and
+    /// below, the likeliest choice has probability 1.
     ///
     /// ```
     /// use phi3v::decide::Decision;
@@ -129,21 +129,21 @@ impl Decision {
         Self { log_probs, probabilities }
     }
 
-    /// Index of the likeliest choice, of equal ones the first.
+    /// Returns the index of the likeliest choice, the first if several are equal.
     #[must_use]
     pub fn best(&self) -> usize {
         let first = |best, index| if self.log_probs[index] > self.log_probs[best] { index } else { best };
         (1..self.log_probs.len()).fold(0, first)
     }
 
-    /// How much of the model's probability lies on the choices, of all that it might answer: from 0 to 1.
+    /// Returns the share of the model's probability that lies on the choices, among all possible answers: from 0 to 1.
     #[must_use]
     pub fn covered(&self) -> f64 {
         self.log_probs.iter().map(|log_prob| log_prob.exp()).sum::<f64>().min(1.0)
     }
 }
 
-/// `softmax(log_probs / temperature)`; where all are minus infinity none is likelier than another.
+/// Returns `softmax(log_probs / temperature)`. If all are minus infinity, all choices are equally likely.
 fn softmax(log_probs: &[f64], temperature: f64) -> Vec<f64> {
     let highest = log_probs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     if highest == f64::NEG_INFINITY {
@@ -155,7 +155,7 @@ fn softmax(log_probs: &[f64], temperature: f64) -> Vec<f64> {
     powers.into_iter().map(|power| power / sum).collect()
 }
 
-/// Makes one request of several questions about the same messages and images, which are then computed once.
+/// Combines several questions about the same messages and images into one request, so that these are computed once.
 ///
 /// ```
 /// use phi3v::chat_template::{Message, Role};
@@ -177,10 +177,10 @@ pub struct Questions<'a> {
     tokenizer: &'a Tokenizer,
     context_tokens: usize,
     messages: &'a [Message],
-    /// How many of the images the messages are about.
+    /// How many of the images belong to the messages.
     shared_images: usize,
     images: Vec<Arc<ImageInputs>>,
-    /// The ids of the first prompt, and how many of them all prompts begin with.
+    /// The ids of the first prompt, and how many of them all prompts have in common at their beginning.
     first: Vec<i64>,
     shared: usize,
     prompts: Vec<Prompt>,
@@ -193,16 +193,16 @@ impl fmt::Debug for Questions<'_> {
 }
 
 struct Prompt {
-    /// Ids that it begins with as the first prompt does.
+    /// Number of leading ids that equal those of the first prompt.
     common: usize,
-    /// The ids behind those.
+    /// The ids after those.
     rest: Vec<i64>,
     answers: Vec<Vec<u32>>,
 }
 
 impl<'a> Questions<'a> {
-    /// Questions about `messages` and their `images`, for an engine whose context holds `context_tokens` tokens. A question
-    /// goes on in the last message where that is the user's, and is a message of its own where it is not.
+    /// Starts a request about `messages` and their `images`, for an engine whose context holds `context_tokens` tokens. If the
+    /// last message is the user's, each question continues it; otherwise it is a message of its own.
     #[must_use]
     pub fn new(
         tokenizer: &'a Tokenizer,
@@ -217,7 +217,7 @@ impl<'a> Questions<'a> {
     /// Adds a question.
     ///
     /// # Errors
-    /// Its choices cannot be told apart, its images do not fit their numbers, or it exceeds the context.
+    /// If its choices are not distinct, its images do not match their numbers, or it exceeds the context.
     pub fn add(&mut self, question: &Question) -> Result<()> {
         let answers = choice_ids(self.tokenizer, &question.choices)?;
         let mut ids = self.prompt_ids(question)?;
@@ -237,7 +237,7 @@ impl<'a> Questions<'a> {
         Ok(())
     }
 
-    /// The ids of a question's prompt, whose own images are numbered on from all that there are so far.
+    /// Returns the ids of a question's prompt. The question's own images are numbered after all images so far.
     fn prompt_ids(&self, Question { content, images, .. }: &Question) -> Result<Vec<i64>> {
         let mut messages = self.messages.to_vec();
         match messages.last_mut() {
@@ -252,7 +252,7 @@ impl<'a> Questions<'a> {
         Ok(ids)
     }
 
-    /// The request, whose scores are those of the questions in their order.
+    /// Returns the request, whose scores are those of the questions in order.
     #[must_use]
     pub fn into_request(self) -> Request {
         let Self { mut first, shared, prompts, images, .. } = self;
@@ -266,10 +266,10 @@ impl<'a> Questions<'a> {
     }
 }
 
-/// Checks what can be told of a question's choices without a tokenizer: their number, and that each is a text of its own.
+/// Checks a question's choices as far as possible without a tokenizer: their number, and that each is a distinct text.
 ///
 /// # Errors
-/// Fewer than two or more than [`CHOICES_MAX`], an empty one, or two that are equal but for the space around them.
+/// If there are fewer than two or more than [`CHOICES_MAX`], if one is empty, or if two differ only in surrounding space.
 pub fn check_choices(choices: &[String]) -> Result<(), DecideError> {
     if !(2..=CHOICES_MAX).contains(&choices.len()) {
         return Err(DecideError::ChoiceCount { choices: choices.len() });
@@ -286,7 +286,7 @@ pub fn check_choices(choices: &[String]) -> Result<(), DecideError> {
     Ok(())
 }
 
-/// The ids of the choices, each with the token that ends an answer.
+/// Returns the ids of the choices, each with the token that ends an answer.
 fn choice_ids(tokenizer: &Tokenizer, choices: &[String]) -> Result<Vec<Vec<u32>>, DecideError> {
     check_choices(choices)?;
     let mut answers: Vec<Vec<u32>> = Vec::with_capacity(choices.len());

@@ -1,6 +1,6 @@
 //! The built-in demo checkpoint: a small model of exactly the phi3_v architecture, trained by `training/`.
 //!
-//! Only where its bytes come from is special; it goes through the same loader, processor and model as any other.
+//! Only the source of its bytes is special; it uses the same loader, processor and model as any other checkpoint.
 
 mod code;
 #[cfg(test)]
@@ -11,18 +11,18 @@ use crate::files::Files;
 use phi3v_kernels::Bytes;
 use std::sync::LazyLock;
 
-/// What the checkpoint is called wherever a model is named.
+/// The name of the checkpoint wherever a model is named.
 pub const NAME: &str = "demo";
 
-/// What it can do, in words that go on from its name.
+/// What the model can do, worded to follow its name.
 pub const ABILITIES: &str = "reads simple covers, charts, large text and shapes";
 
-/// A constant would lie in the program once for every use.
+/// The unpacked weights. A constant in place of the static would be stored in the program once for every use.
 static WEIGHTS: LazyLock<Vec<u8>> =
     LazyLock::new(|| unpack::unpack(include_bytes!(concat!(env!("OUT_DIR"), "/model.packed"))));
 
-/// Names and contents of the checkpoint's files, laid out as a downloaded one's. The weights lie packed in the program;
-/// the first call unpacks them, once and for all.
+/// Returns names and contents of the checkpoint's files, laid out as those of a downloaded checkpoint. The program contains
+/// the weights packed; the first call unpacks them once.
 #[must_use]
 pub fn contents() -> [(&'static str, &'static [u8]); 7] {
     [
@@ -36,7 +36,7 @@ pub fn contents() -> [(&'static str, &'static [u8]); 7] {
     ]
 }
 
-/// The files of the checkpoint, in memory, to be opened with
+/// Returns the files of the checkpoint, in memory, to be opened with
 /// [`Checkpoint::from_files`](crate::checkpoint::Checkpoint::from_files).
 #[must_use]
 pub fn files() -> Files {

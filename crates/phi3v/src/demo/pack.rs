@@ -5,7 +5,7 @@ use super::code::{BLOCK_BYTES, CODE_BITS_MAX, HALF, SECTION_BLOCKS, STREAMS, SYM
 /// Zeros after the codes of a stream: it is read 8 bytes at a time, and 7 bytes ahead.
 pub(super) const ZEROS: usize = 16;
 
-/// The packed form of a file.
+/// Returns the packed form of a file.
 pub(super) fn pack(file: &[u8]) -> Vec<u8> {
     let (blocks, rest) = file.as_chunks::<BLOCK_BYTES>();
     let mut numbers: Vec<Number> =
@@ -32,15 +32,15 @@ pub(super) fn pack(file: &[u8]) -> Vec<u8> {
 /// Numbers that share a code.
 struct Section<'a> {
     numbers: &'a [Number],
-    /// Of the codes, in bits.
+    /// The lengths of the codes, in bits.
     lengths: [u8; SYMBOLS],
     /// Whether mantissas and signs take half a byte.
     halves: bool,
 }
 
 impl<'a> Section<'a> {
-    /// Zero has the code of its exponent where it has half a byte, too, and where it is rare: a section without zero's own
-    /// code is read faster.
+    /// Zero shares the code of its exponent in sections of half bytes, and if it is rare: a section without a separate code for
+    /// zero is decoded faster.
     fn of(numbers: &'a mut [Number]) -> Self {
         let zeros = numbers.iter().filter(|number| number.symbol == ZERO).count();
         let halves = numbers.iter().all(|number| number.rest & !HALF == 0) && zeros <= numbers.len() / 2;
@@ -50,7 +50,7 @@ impl<'a> Section<'a> {
         Self { lengths: code_lengths(counts(numbers)), numbers, halves }
     }
 
-    /// The mantissas and signs, as they are written.
+    /// Returns the mantissas and signs in packed form.
     fn rests(&self) -> Vec<u8> {
         if self.halves {
             let half = |number: &Number| number.rest >> 4 | number.rest & 1;
@@ -61,7 +61,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// The lengths of a section's codes, as they are written.
+/// Returns the lengths of a section's codes in packed form.
 fn written_lengths(lengths: &[u8; SYMBOLS]) -> Vec<u8> {
     let mut written = vec![lengths[ZERO]];
     for (exponent, &length) in (0..=255).zip(lengths).filter(|(_, length)| **length > 0) {
@@ -73,7 +73,7 @@ fn written_lengths(lengths: &[u8; SYMBOLS]) -> Vec<u8> {
 
 struct Number {
     symbol: usize,
-    /// The mantissa, and below it the sign.
+    /// The mantissa in the upper bits, and the sign in the lowest.
     rest: u8,
 }
 
@@ -90,7 +90,7 @@ fn counts(numbers: &[Number]) -> [u64; SYMBOLS] {
     counts
 }
 
-/// The codes of a stream, whose numbers are those of every block that have its turn.
+/// Returns the codes of a stream: those of its four numbers in every block.
 fn encoded(sections: &[Section], stream: usize) -> Vec<u8> {
     let (mut written, mut pending, mut pending_bits) = (Vec::new(), 0u32, 0);
     for Section { numbers, lengths, .. } in sections {
@@ -110,8 +110,8 @@ fn encoded(sections: &[Section], stream: usize) -> Vec<u8> {
     written
 }
 
-/// Lengths of the codes of what occurs so often. Where the longest would be too long, rare symbols are taken for more
-/// common ones.
+/// Returns code lengths for symbols that occur `counts` times. If the longest code is too long, halves the counts, rounding
+/// up, so that rare symbols count for more.
 fn code_lengths(mut counts: [u64; SYMBOLS]) -> [u8; SYMBOLS] {
     loop {
         let lengths = huffman(&counts);
@@ -124,14 +124,14 @@ fn code_lengths(mut counts: [u64; SYMBOLS]) -> [u8; SYMBOLS] {
     }
 }
 
-/// Symbols that share the bits that their codes have so far.
+/// Symbols that share the bits their codes have so far.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Group {
     count: u64,
     members: Vec<usize>,
 }
 
-/// Huffman's lengths, which may exceed the limit; the same for the same counts.
+/// Returns Huffman code lengths, which may exceed the limit. Deterministic: equal counts give equal lengths.
 fn huffman(counts: &[u64; SYMBOLS]) -> [u8; SYMBOLS] {
     let occurs = (0..SYMBOLS).filter(|&symbol| counts[symbol] > 0);
     let mut groups: Vec<Group> =

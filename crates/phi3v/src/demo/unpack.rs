@@ -1,8 +1,8 @@
-//! Unpacks the weights that lie in the program.
+//! Unpacks the weights contained in the program.
 
 use super::code::{BLOCK_BYTES, CODE_BITS_MAX, HALF, SECTION_BLOCKS, STREAMS, SYMBOLS, ZERO, codes};
 
-/// The file that was packed.
+/// Returns the file that was packed.
 ///
 /// # Panics
 /// If `packed` is not what `pack` writes.
@@ -31,11 +31,11 @@ pub(super) fn unpack(packed: &[u8]) -> Vec<u8> {
     file
 }
 
-/// Numbers whose codes follow each other in a stream, in the file's order of bytes.
+/// Numbers whose codes are consecutive in a stream, in the file's byte order.
 type Few = [u8; 2 * STREAMS];
 
-/// A section's numbers, none of which has zero's code, from its codes and from `rests`, `N` bytes for four numbers, which
-/// `spread` puts into lanes; what follows those.
+/// Decodes a section in which no number has zero's code, from its codes and from `rests`: `N` bytes for four numbers, which
+/// `spread` distributes into lanes. Returns what follows those bytes.
 fn unpack_section<'a, const N: usize>(
     numbers: &mut [Few],
     streams: &mut [Bits; STREAMS],
@@ -53,23 +53,23 @@ fn unpack_section<'a, const N: usize>(
     after
 }
 
-/// Mantissas and signs of a byte each in lanes of 16 bits.
+/// Spreads mantissas and signs of a byte each into lanes of 16 bits.
 fn bytes(rests: [u8; STREAMS]) -> u64 {
     let rests = u64::from(u32::from_le_bytes(rests));
     let rests = (rests | rests << 16) & 0x0000_ffff_0000_ffff;
     (rests | rests << 8) & 0x00ff_00ff_00ff_00ff
 }
 
-/// Mantissas and signs of half a byte each in lanes of 16 bits.
+/// Spreads mantissas and signs of half a byte each into lanes of 16 bits.
 fn halves(rests: [u8; STREAMS / 2]) -> u64 {
     let rests = u64::from(u16::from_le_bytes(rests));
     let rests = (rests | rests << 24) & 0x0000_00ff_0000_00ff;
     let rests = (rests | rests << 12) & 0x000f_000f_000f_000f;
-    // the mantissa's bits go up, the sign stays
+    // the mantissa's bits move up, the sign stays
     (rests | rests << 4) & (0x0001_0001_0001_0001 * u64::from(HALF))
 }
 
-/// The same of a section some of whose numbers have zero's code.
+/// Like [`unpack_section`], for a section in which some numbers have zero's code.
 fn unpack_zeros<'a>(
     numbers: &mut [Few],
     streams: &mut [Bits; STREAMS],
@@ -89,14 +89,15 @@ fn unpack_zeros<'a>(
     rests
 }
 
-/// The bytes that follow, each for a number that has one; how many do.
+/// Assigns the following bytes to the numbers that have one. Also returns how many do.
 fn among_zeros(following: &[u8; STREAMS], entries: [Entry; STREAMS]) -> ([u8; STREAMS], usize) {
     let mut bytes = following.iter();
     let rest = |entry: Entry| if entry.0 & Entry::RESTS != 0 { bytes.next().copied() } else { None };
     (entries.map(rest).map(Option::unwrap_or_default), STREAMS - bytes.len())
 }
 
-/// Numbers of these exponents, and of mantissas and signs in lanes. Where each is put together alone, the file takes a quarter longer.
+/// Joins numbers from their exponents, and mantissas and signs in lanes. Joining each number separately makes unpacking a
+/// quarter slower.
 fn joined(entries: [Entry; STREAMS], rests: u64) -> Few {
     let [a, b, c, d] = entries.map(|entry| u64::from(entry.0));
     let exponents = (a | b << 16 | c << 32 | d << 48) & 0xff00_ff00_ff00_ff00;
@@ -104,11 +105,11 @@ fn joined(entries: [Entry; STREAMS], rests: u64) -> Few {
     rotated.to_le_bytes()
 }
 
-/// How a section is written.
+/// The encoding of a section.
 struct Form {
     /// Whether mantissas and signs take half a byte.
     halves: bool,
-    /// Of its codes, in bits.
+    /// The lengths of its codes, in bits.
     lengths: [u8; SYMBOLS],
 }
 
@@ -134,16 +135,16 @@ fn integer(packed: &mut &[u8]) -> usize {
 
 /// A stream of codes.
 struct Bits<'a> {
-    /// What follows the whole bytes that are counted.
+    /// The bytes after the whole bytes that are counted.
     left: &'a [u8],
-    /// The next bits, the next one lowest.
+    /// The next bits, starting from the lowest.
     pending: u64,
-    /// How many of them count: those above are the next bytes' too, and will be the same.
+    /// How many of the pending bits are valid. Those above belong to the next bytes, and reading these again sets the same bits.
     count: u32,
 }
 
 impl Bits<'_> {
-    /// Makes at least 56 bits count.
+    /// Makes at least 56 bits valid.
     fn fill(&mut self) {
         let next = self.left.first_chunk().expect("zeros after a stream");
         self.pending |= u64::from_le_bytes(*next) << self.count;
@@ -151,13 +152,13 @@ impl Bits<'_> {
         self.count |= 56;
     }
 
-    /// What the next codes stand for.
+    /// Decodes the next codes.
     fn take_few(&mut self, table: &Table) -> [Entry; STREAMS] {
         self.fill();
         [(); STREAMS].map(|()| self.take(table))
     }
 
-    /// What the next code stands for.
+    /// Decodes the next code.
     fn take(&mut self, table: &Table) -> Entry {
         let entry = table[self.pending as usize % table.len()];
         self.pending >>= entry.length();
@@ -166,15 +167,15 @@ impl Bits<'_> {
     }
 }
 
-/// For all bits that may follow, the code that they begin with.
+/// For all possible next bits, the code that they begin with.
 type Table = [Entry; 1 << CODE_BITS_MAX];
 
-/// What the next bits begin with: an exponent in the upper byte and the length of its code in the lower six bits.
+/// The decoded symbol: an exponent in the upper byte and the length of its code in the lower six bits.
 #[derive(Clone, Copy)]
 struct Entry(u16);
 
 impl Entry {
-    /// The bit of exponents, after which a byte of mantissa and sign follows: zero has none.
+    /// The flag of exponents, which are followed by a byte of mantissa and sign; zero has none.
     const RESTS: u16 = 0x80;
 
     fn length(self) -> u32 {
@@ -200,12 +201,12 @@ mod tests {
     use super::super::pack::{ZEROS, pack};
     use super::*;
 
-    /// Its size when packed.
+    /// Returns the packed size of `numbers` after checking that they unpack unchanged.
     fn comes_back(numbers: impl IntoIterator<Item = u16>) -> usize {
         let file: Vec<u8> = numbers.into_iter().flat_map(u16::to_le_bytes).collect();
         let packed = pack(&file);
         assert!(unpack(&packed) == file);
-        // of lengths that fill no block or no number
+        // lengths that are not a multiple of a block or of a number
         for cut in 0..BLOCK_BYTES.min(file.len()) {
             assert!(unpack(&pack(&file[cut..])) == file[cut..], "{cut}");
         }
@@ -223,19 +224,19 @@ mod tests {
         comes_back((0..18u16).flat_map(|exponent| vec![exponent << 7 | 5; 1 << exponent]));
     }
 
-    /// Bytes beside codes, their lengths, mantissas and signs.
+    /// Bytes besides codes, their lengths, mantissas and signs.
     const AROUND: usize = 8 + STREAMS * (8 + 1 + ZEROS) + STREAMS;
 
     #[test]
     fn common_exponents_take_less_room() {
-        // a quarter each of four exponents: 2 bits in place of 8
+        // a quarter each of four exponents: 2 bits instead of 8
         let packed = comes_back((0..8000u16).map(|i| 0x3f00 + ((i % 4) << 7) + (i % 128)));
         assert_eq!(packed, AROUND + (3 + 2 * 4) + 8000 / 4 + 8000);
     }
 
     #[test]
     fn each_section_has_its_own_code() {
-        // two exponents in one and two others in the next: 1 bit, not 2
+        // two exponents in one section and two others in the next: 1 bit, not 2
         let numbers = SECTION_BLOCKS * BLOCK_BYTES / 2;
         let packed =
             comes_back((0..2 * numbers).map(|i| {
@@ -259,10 +260,10 @@ mod tests {
         let coarse = |i: usize| (0x3f00 + 0x10 * (i as u16 % 16)) | ((i as u16 / 16 % 2) << 15);
         let small = AROUND + (3 + 2 * 2) + numbers / 8 + numbers / 2;
         assert_eq!(comes_back((0..numbers).map(coarse)), small);
-        // one that does not
+        // one mantissa that does not end in zeros
         let large = small + numbers / 2;
         assert_eq!(comes_back((0..numbers).map(|i| coarse(i) | u16::from(i == 77))), large);
-        // zeros have half a byte, too, up to half of the numbers
+        // zeros take half a byte, too, if they are at most half of the numbers
         let zeros = |least| move |i| if i % 4096 < least { 0 } else { coarse(i) };
         for least in [1, 2048, 2049, 4095] {
             comes_back((0..numbers).map(zeros(least)));

@@ -8,33 +8,33 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[non_exhaustive]
 pub enum PdfError {
-    /// It opens with a password only.
+    /// The document opens only with a password.
     #[error("the PDF needs a password")]
     Password,
-    /// It is encrypted in a way that is not read.
+    /// The document is encrypted in an unsupported way.
     #[error("the PDF is encrypted in a way that is not supported")]
     Encryption,
-    /// It cannot be read, not even by looking for its parts one by one.
+    /// The document cannot be read, not even by searching for its parts one by one.
     #[error("the PDF is damaged")]
     Damaged,
-    /// It has no page.
+    /// The document has no page.
     #[error("the PDF has no page")]
     Empty,
     /// There is no such page.
     #[error("there is no page {page}, the document has {pages}")]
     NoPage {
-        /// The page that was asked for, from 1.
+        /// The requested page, from 1.
         page: usize,
-        /// Pages that there are.
+        /// The number of pages.
         pages: usize,
     },
-    /// A page is so long and narrow that nothing is left of its short side.
+    /// A page is so long and narrow that its short side has no pixels left.
     #[error("page {page} is so narrow that it has no pixels left on its short side")]
     TooNarrow {
         /// The page, from 1.
         page: usize,
     },
-    /// A page has a font, a picture or something else that is not understood, and nothing of it was drawn.
+    /// A page has an unsupported font, picture or other part, and nothing of it was drawn.
     #[error("page {page} could not be drawn: {reason}")]
     Page {
         /// The page, from 1.
@@ -42,18 +42,18 @@ pub enum PdfError {
         /// What is wrong with it.
         reason: String,
     },
-    /// Tiles that no image can be cut into.
+    /// A number of tiles that no image can be cut into.
     #[error("num_crops is {num_crops}, it must be 1 to {limit}")]
     NumCrops {
         /// The value that was given.
         num_crops: usize,
-        /// The most that is allowed.
+        /// The largest allowed value.
         limit: usize,
     },
 }
 
 impl PdfError {
-    /// What the user can do about it, one sentence.
+    /// Returns what the user can do about the error, in one sentence.
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
@@ -73,7 +73,7 @@ impl PdfError {
         }
     }
 
-    /// The error of a size that page `page` cannot be drawn at.
+    /// Converts the error of a size at which page `page` cannot be drawn.
     #[cfg(feature = "pdf")]
     pub(super) fn of_size(error: &ImageError, page: usize) -> Self {
         match *error {

@@ -3,8 +3,8 @@
 //! A page is drawn on white paper at the size at which the tiles of the model see every pixel ([`page_size`]), so that
 //! nothing is scaled afterwards. Without the feature `pdf` there is no `Pdf`.
 //!
-//! What a hostile document can make its reader do is not bounded here: code of others recurses and allocates as the
-//! document says. Whoever draws documents of strangers does so in a process of its own, with limits on its time and
+//! This module does not bound what a hostile document can make its reader do: third-party code recurses and allocates as
+//! the document says. Programs that draw untrusted documents should do so in a separate process with limits on time and
 //! memory, as the command line and the server do.
 
 mod error;
@@ -17,10 +17,10 @@ pub use error::PdfError;
 pub use pdf::{DrawnPage, Pdf};
 pub use size::page_size;
 
-/// Bytes at the beginning of a file among which the mark of a PDF stands: readers look for it in so many.
+/// Number of bytes at the beginning of a file in which readers look for the mark of a PDF.
 pub const PDF_HEAD_BYTES: usize = 1024;
 
-/// Whether a file that begins with `head`, of which [`PDF_HEAD_BYTES`] are enough, is a PDF.
+/// Returns whether a file that begins with `head` is a PDF. [`PDF_HEAD_BYTES`] of the file are enough.
 ///
 /// ```
 /// use phi3v::document::is_pdf;

@@ -1,4 +1,4 @@
-//! PDF, by hayro.
+//! PDF, drawn by hayro.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -35,7 +35,7 @@ pub struct Pdf(hayro_syntax::Pdf);
 pub struct DrawnPage {
     /// The page on white paper.
     pub image: RgbImage,
-    /// Whether a font or a picture of the page is not understood, and missing in the image.
+    /// Whether a font or a picture of the page is not supported and is missing in the image.
     pub is_incomplete: bool,
 }
 
@@ -46,10 +46,10 @@ impl fmt::Debug for Pdf {
 }
 
 impl Pdf {
-    /// Opens a PDF, also one whose password is empty, and finds its pages.
+    /// Opens a PDF, even one with an empty password, and finds its pages.
     ///
     /// # Errors
-    /// [`PdfError`]: it needs a password, is damaged, or has no page.
+    /// [`PdfError`]: if the PDF needs a password, is damaged, or has no page.
     pub fn open(bytes: Vec<u8>) -> Result<Self, PdfError> {
         let pdf = caught(|| hayro_syntax::Pdf::new(bytes)).unwrap_or(Err(LoadPdfError::Invalid));
         let pdf = pdf.map_err(|error| match error {
@@ -63,16 +63,16 @@ impl Pdf {
         Ok(Self(pdf))
     }
 
-    /// Number of its pages, 1 or more.
+    /// Returns the number of pages, 1 or more.
     #[must_use]
     pub fn pages(&self) -> usize {
         self.0.pages().len()
     }
 
-    /// Draws page `page`, counted from 1, at the size that [`page_size`] has for `num_crops` tiles.
+    /// Draws page `page`, counted from 1, at the size that [`page_size`] returns for `num_crops` tiles.
     ///
     /// # Errors
-    /// [`PdfError`]: there is no such page, or nothing of it can be drawn.
+    /// [`PdfError`]: if there is no such page, or nothing of it can be drawn.
     pub fn draw(&self, page: usize, num_crops: usize) -> Result<DrawnPage, PdfError> {
         let pages = self.0.pages();
         let found = page.checked_sub(1).and_then(|index| pages.get(index));
@@ -89,13 +89,13 @@ impl Pdf {
     }
 }
 
-/// What `work` returns, if it does not panic: it is other people's code on hostile bytes.
+/// Returns the result of `work`, or `None` if it panics: it is third-party code on hostile bytes.
 fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(work)).ok()
 }
 
 fn draw(page: &Page<'_>, size: Size) -> DrawnPage {
-    // a strip of 196 tiles and more is longer than can be drawn, and is scaled up afterwards
+    // a strip of 196 tiles or more is longer than can be drawn, and is scaled up afterwards
     let side = |side: u32| u16::try_from(side).unwrap_or(u16::MAX);
     let (width, height) = (side(size.width), side(size.height));
     let incomplete = Arc::new(AtomicBool::new(false));
@@ -115,7 +115,7 @@ fn draw(page: &Page<'_>, size: Size) -> DrawnPage {
     let mut pixmap = Pixmap::new(width, height);
     let paper = RasterizerSettings { target_init: TargetInit::Clear(WHITE), ..RasterizerSettings::default() };
     context.render_with(&mut pixmap, &mut Resources::default(), paper);
-    // on paper nothing is transparent
+    // nothing is transparent on paper
     let pixels = pixmap.data_as_u8_slice().chunks_exact(4).flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]);
     let image = RgbImage { width: width.into(), height: height.into(), pixels: pixels.collect() };
     DrawnPage { image, is_incomplete: incomplete.load(Ordering::Relaxed) }

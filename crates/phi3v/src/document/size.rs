@@ -2,12 +2,12 @@
 
 use crate::image::{HdGrid, ImageError, Size};
 
-/// The long side of a page in the units in which its shape is given to the grid.
+/// The long side of a page in the units in which the grid receives its shape.
 const LONG_SIDE: f64 = (1 << 20) as f64;
-/// How far from the grid's own short side one is looked for that the grid leaves as it is.
+/// How far from the grid's own short side to search for one that the grid keeps unchanged.
 const SEARCH: usize = 3;
 
-/// The size in pixels at which a page of `width` to `height`, in any unit, is to be drawn: that to which
+/// Returns the size in pixels at which to draw a page of `width` by `height`, in any unit. This is the size to which
 /// [`hd_transform`](crate::image::hd_transform) would scale an image of this shape for at most `num_crops` tiles. An image
 /// of this size is not scaled at all, so that the tiles see every pixel that was drawn.
 ///
@@ -22,7 +22,7 @@ const SEARCH: usize = 3;
 /// ```
 ///
 /// # Errors
-/// [`ImageError::Empty`] for a side that is not above 0, and those of [`HdGrid::of`].
+/// [`ImageError::Empty`] for a side that is not above 0, and the errors of [`HdGrid::of`].
 pub fn page_size(width: f64, height: f64, num_crops: usize) -> Result<Size, ImageError> {
     let long = width.max(height);
     if !(width > 0.0 && height > 0.0 && long.is_finite()) {
@@ -32,7 +32,7 @@ pub fn page_size(width: f64, height: f64, num_crops: usize) -> Result<Size, Imag
     let side = |side: f64| (side / long * LONG_SIDE).round() as usize;
     let grid = HdGrid::of(side(width).max(1), side(height).max(1), num_crops)?;
     let (width, height) = (grid.resized_width, grid.resized_height);
-    // the grid rounds, so that some sizes come out a pixel narrower than they went in
+    // the grid rounds, so some sizes come out a pixel narrower than they went in
     let near = |offset: usize| {
         let longer = |side: usize| side + offset;
         let shorter = |side: usize| side.saturating_sub(offset).max(1);

@@ -1,4 +1,4 @@
-//! The decoder: Phi-3-mini's layers (`Phi3VForCausalLM`), over a batch of chunks of sequences.
+//! The decoder: Phi-3-mini's layers (`Phi3VForCausalLM`), applied to a batch of chunks of sequences.
 //!
 //! Per layer: `x += o_proj(attention(rope(qkv_proj(input_layernorm(x)))))`, then
 //! `x += down_proj(silu(gate) * up)` of `gate_up_proj(post_attention_layernorm(x))`. No biases.
@@ -13,7 +13,7 @@ use phi3v_kernels::{Backend, Epilogue, FeedForward, Heads, KvFormat, KvLayout, N
 use smallvec::SmallVec;
 use std::ops::{ControlFlow, Range};
 
-/// Where the input rows of consecutive tokens come from: the embedding table or an image.
+/// The source of the input rows of consecutive tokens: the embedding table or an image.
 #[derive(Debug)]
 pub enum Segment<'a, T> {
     /// Rows of the embedding table.
@@ -32,8 +32,8 @@ impl<T> Segment<'_, T> {
 }
 
 impl<'a, T> Segment<'a, T> {
-    /// The segments of a whole prompt: `input_ids` hold `-i` at the rows of image `i`, counted from 1, whose embedding
-    /// is `embeddings[i - 1]`; `tokens` are the same ids, whatever stands there for images.
+    /// Returns the segments of a whole prompt. `input_ids` holds `-i` at the rows of image `i`, counted from 1, whose
+    /// embedding is `embeddings[i - 1]`. `tokens` are the same ids, with arbitrary values in place of images.
     pub(crate) fn of_prompt(input_ids: &[i64], tokens: &'a [u32], embeddings: &'a [T]) -> Vec<Self> {
         let mut segments = Vec::new();
         let mut start = 0;
@@ -48,18 +48,18 @@ impl<'a, T> Segment<'a, T> {
     }
 }
 
-/// Consecutive tokens of one sequence within a batch: its prompt's next part or its newest tokens.
+/// Consecutive tokens of one sequence within a batch: the next part of its prompt, or its newest tokens.
 #[derive(Debug)]
 pub struct Chunk<'a, T> {
     /// The input rows, in order.
     pub segments: &'a [Segment<'a, T>],
-    /// Tokens of the sequence that are in the KV cache already.
+    /// Number of the sequence's tokens that are already in the KV cache.
     pub past: usize,
     /// The sequence's block table; covers the chunk.
     pub blocks: &'a [u32],
     /// The factors that rotate the whole sequence.
     pub factors: RopeFactors,
-    /// After how many of the chunk's last tokens the logits are wanted.
+    /// The number of the chunk's last tokens after which logits are needed.
     pub logits: usize,
 }
 
@@ -92,7 +92,7 @@ impl<B: Backend> DecoderLayer<B> {
     }
 }
 
-/// Rows that go through a layer together, and whose they are.
+/// Rows that go through a layer together, and the sequences they belong to.
 struct Rows<B: Backend> {
     x: B::Tensor,   // [rows, hidden_size]
     qkv: B::Tensor, // [rows, (heads + 2 key_value_heads) * head_dim]
@@ -105,20 +105,21 @@ impl<B: Backend> Rows<B> {
     }
 }
 
-/// Buffers that live from step to step, so that a decode step allocates none; `rows` is the batch's token count.
+/// Buffers reused from step to step, so that a decode step allocates none; `rows` is the batch's token count.
 pub(super) struct Workspace<B: Backend> {
     all: Rows<B>,
-    last: Rows<B>,        // those that go on past the last layer's keys and values
+    last: Rows<B>,        // rows that continue past the last layer's keys and values
     normed: B::Tensor,    // [rows, hidden_size]
     attention: B::Tensor, // [rows, heads * head_dim]
     act: B::Tensor,       // [rows, intermediate_size]
     cos_sin: B::Tensor,   // [rows, head_dim]
-    logits: B::Tensor,    // [rows whose logits are wanted, vocab_size]
+    logits: B::Tensor,    // [rows whose logits are needed, vocab_size]
     angles: Vec<f32>,
     image_rows: Vec<u32>, // of one segment
 }
 
-/// Most bytes that the buffers of a step of `rows` tokens take, beside its logits and the few rows that they are made of.
+/// Returns the maximum bytes of the buffers of a step of `rows` tokens, besides its logits and the few rows they are
+/// computed from.
 #[must_use]
 pub fn step_bytes(config: &ModelConfig, rows: usize) -> u64 {
     let ModelConfig { hidden_size, intermediate_size, .. } = *config;
@@ -144,13 +145,13 @@ impl<B: Backend> Workspace<B> {
     }
 }
 
-/// One item per sequence; a decode step of up to [`SEQUENCES_ON_STACK`] sequences allocates none.
+/// One item per sequence; a decode step of up to [`SEQUENCES_ON_STACK`] sequences does not allocate.
 type PerSequence<T> = SmallVec<[T; SEQUENCES_ON_STACK]>;
 
 /// A batch with the rows of its chunks laid out one after the other.
 struct Layout<'a> {
     spans: PerSequence<Span<'a>>,
-    /// Rows whose logits are wanted, and the sequences they belong to.
+    /// Rows whose logits are needed, and the sequences they belong to.
     last_rows: PerSequence<u32>,
     last_spans: PerSequence<Span<'a>>,
 }
@@ -180,25 +181,25 @@ fn heads(config: &ModelConfig) -> Heads {
     Heads { query, key_value, dim: config.head_dim() }
 }
 
-/// The layout of the KV cache of a model of the shape `config` in `format`.
+/// Returns the layout of the KV cache of a model with the shape `config` in `format`.
 #[must_use]
 pub fn kv_layout(config: &ModelConfig, format: KvFormat) -> KvLayout {
     KvLayout { layers: config.num_hidden_layers, heads: heads(config), format }
 }
 
-/// Every `[rows, hidden_size]` between the layers.
+/// The `[rows, hidden_size]` values before, between and after the layers.
 pub(super) type HiddenStates = Vec<Vec<f32>>;
 
-/// What a pass over the layers leaves for the caller.
+/// The results that a pass over the layers leaves for the caller.
 pub(super) struct Outputs<'a> {
-    /// Logits after the tokens that were asked for, in order, `[n, vocab_size]`.
+    /// Logits after the requested tokens, in order, `[n, vocab_size]`.
     pub(super) logits: &'a mut Vec<f32>,
-    /// What lies between the layers, where it is wanted: all rows then go through all layers.
+    /// The values between the layers, if requested: all rows then go through all layers.
     pub(super) hidden: Option<&'a mut HiddenStates>,
 }
 
 impl Outputs<'_> {
-    /// Records the rows `x`, where they are wanted.
+    /// Records the rows `x`, if requested.
     fn record<B: Backend>(&mut self, backend: &B, x: &B::Tensor) -> Result<()> {
         if let Some(states) = &mut self.hidden {
             let mut values = Vec::new();
@@ -241,7 +242,7 @@ impl<B: Backend> Decoder<B> {
         })
     }
 
-    /// Runs a batch and leaves in `outputs` what the caller wants of it.
+    /// Runs a batch and stores the requested results in `outputs`.
     pub(super) fn forward(
         &self,
         backend: &B,
@@ -277,7 +278,7 @@ impl<B: Backend> Decoder<B> {
         self.logits(backend, &layout.last_rows, picks, ws, outputs)
     }
 
-    /// Input rows into `x` and rotations into `cos_sin`.
+    /// Writes input rows to `x` and rotations to `cos_sin`.
     fn embed(&self, backend: &B, batch: &[Chunk<'_, B::Tensor>], ws: &mut Workspace<B>) -> Result<()> {
         let rows = batch.iter().map(Chunk::len).sum();
         let x = &mut ws.all.x;
@@ -305,7 +306,7 @@ impl<B: Backend> Decoder<B> {
         Ok(())
     }
 
-    /// `qkv` of all rows in layer `index`, rotated, with keys and values stored.
+    /// Computes `qkv` of all rows in layer `index`, rotates it, and stores keys and values.
     fn keys_and_values(
         &self,
         backend: &B,
@@ -324,7 +325,7 @@ impl<B: Backend> Decoder<B> {
         Ok(())
     }
 
-    /// Attention and feed-forward of layer `index` for the rows of the batch, or those that were picked from it.
+    /// Computes attention and feed-forward of layer `index` for the rows of the batch, or for those picked from it.
     fn attend_and_feed(
         &self,
         backend: &B,
@@ -350,7 +351,8 @@ impl<B: Backend> Decoder<B> {
         Ok(backend.feed_forward(x, norm, block, [normed, act])?)
     }
 
-    /// Final norm and `lm_head` of the rows whose logits are wanted, `last_rows` of the batch, which may have been picked.
+    /// Computes the final norm and `lm_head` for `last_rows`, the rows of the batch whose logits are needed. They may already
+    /// have been picked.
     fn logits(
         &self,
         backend: &B,
@@ -376,7 +378,7 @@ impl<B: Backend> Decoder<B> {
     }
 }
 
-/// Picks `rows` of the batch: past the last layer's keys and values nothing else is needed.
+/// Picks `rows` of the batch: past the last layer's keys and values, no other rows are needed.
 fn pick_rows<B: Backend>(
     backend: &B,
     rows: &[u32],

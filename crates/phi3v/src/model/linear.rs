@@ -1,4 +1,4 @@
-//! From tensor names to what a backend multiplies with.
+//! From tensor names to the operands of a backend.
 
 use crate::Result;
 use crate::weights::{Weights, names};
@@ -12,19 +12,19 @@ pub(super) struct Loader<'a, B: Backend> {
 }
 
 impl<B: Backend> Loader<'_, B> {
-    /// The layer `name`, its bias included where the checkpoint has one.
+    /// Returns the layer `name`, including its bias if the checkpoint has one.
     pub(super) fn linear(&self, name: &str) -> Result<B::Linear> {
         let source = self.weights.linear(name, self.precision)?;
         Ok(self.backend.linear_weight(source)?)
     }
 
-    /// The table `name`, whose rows are looked up.
+    /// Returns the table `name`, whose rows are looked up.
     pub(super) fn embedding(&self, name: &str) -> Result<B::Table> {
         let source = self.weights.linear(name, self.precision)?;
         Ok(self.backend.embedding(source)?)
     }
 
-    /// The factors of the norm `name`, which has no bias.
+    /// Returns the factors of the norm `name`, which has no bias.
     pub(super) fn rms_norm(&self, name: &str) -> Result<B::Vector> {
         self.vector(&names::weight(name))
     }
@@ -33,7 +33,7 @@ impl<B: Backend> Loader<'_, B> {
         Ok(self.backend.vector(&self.weights.vector(name)?)?)
     }
 
-    /// The tensor `name` as rows of `cols` values.
+    /// Returns the tensor `name` as rows of `cols` values.
     pub(super) fn rows(&self, name: &str, cols: usize) -> Result<B::Tensor> {
         let values = self.weights.vector(name)?;
         let mut tensor = self.backend.tensor(values.len() / cols, cols)?;
@@ -41,7 +41,7 @@ impl<B: Backend> Loader<'_, B> {
         Ok(tensor)
     }
 
-    /// Factors and bias of the layer norm `name`.
+    /// Returns factors and bias of the layer norm `name`.
     pub(super) fn layer_norm(&self, name: &str) -> Result<(B::Vector, B::Vector)> {
         Ok((self.vector(&names::weight(name))?, self.vector(&names::bias(name))?))
     }

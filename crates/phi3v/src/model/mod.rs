@@ -1,7 +1,7 @@
-//! The model text: Phi-3-vision's forward passes, once for every device and weight format.
+//! The model text: Phi-3-vision's forward passes, written once for all devices and weight formats.
 //!
-//! Follows `modeling_phi3_v.py` of the checkpoints; MODEL.md is its specification. The model knows token ids, pixel
-//! values and rows; it knows no strings, files, requests or schedules.
+//! Follows `modeling_phi3_v.py` of the checkpoints; MODEL.md is the specification. The model operates on token ids, pixel
+//! values and rows, and does not know strings, files, requests or schedules.
 
 mod decoder;
 mod linear;
@@ -24,10 +24,10 @@ use std::fmt;
 use std::ops::ControlFlow;
 use vision_tower::VisionTower;
 
-/// Sequences of a decode step up to which nothing is allocated: what is noted of each lies on the stack.
+/// Maximum number of sequences of a decode step that allocates nothing: the data of each sequence is on the stack.
 pub const SEQUENCES_ON_STACK: usize = 16;
 
-/// Steps of work a caller can watch and, by answering [`ControlFlow::Break`], stop.
+/// Steps of work that a caller can observe and stop by returning [`ControlFlow::Break`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// A decoder layer's weights are about to be loaded.
@@ -54,7 +54,7 @@ pub enum Progress {
 }
 
 impl Progress {
-    /// How much of a pass over the layers is done, from 0 to 1.
+    /// Returns the finished part of a pass over the layers, from 0 to 1.
     #[must_use]
     pub fn fraction(self) -> f64 {
         let (Self::Load { done, layers }
@@ -76,17 +76,17 @@ fn check(flow: ControlFlow<()>) -> Result<()> {
 pub struct ModelOptions {
     /// Arithmetic of products with dense weights and of the vision tower's attention.
     pub precision: Precision,
-    /// Storage format of cached keys and values, and with it the arithmetic of the decoder's attention.
+    /// Storage format of cached keys and values, and thereby the arithmetic of the decoder's attention.
     pub kv_format: KvFormat,
 }
 
 impl ModelOptions {
-    /// f32 throughout, keys and values too: what the reference's goldens are compared with.
+    /// f32 throughout, including keys and values. The reference's golden values are compared with this.
     pub const F32: Self = Self { precision: Precision::F32, kv_format: KvFormat::F32 };
-    /// bf16 products with f32 sums, and keys and values in bf16: as the checkpoint is stored.
+    /// bf16 products with f32 sums, and keys and values in bf16: the format in which the checkpoint is stored.
     pub const BF16: Self = Self { precision: Precision::Bf16, kv_format: KvFormat::Bf16 };
 
-    /// What suits `weights`: bf16, with keys and values in 8 bits where the weights are quantized.
+    /// Returns the options that suit `weights`: bf16, with keys and values in 8 bits if the weights are quantized.
     #[must_use]
     pub fn of(weights: &Weights) -> Self {
         match weights.quant() {
@@ -96,8 +96,8 @@ impl ModelOptions {
     }
 }
 
-/// An image whose tiles are on their way through the vision tower and the projector. Work can be done tile by tile, between
-/// the steps of other sequences, or all at once.
+/// An image whose tiles are being processed by the vision tower and the projector. The work can be done tile by tile,
+/// between the steps of other sequences, or all at once.
 pub struct ImageJob<B: Backend> {
     rows: B::Tensor, // [tiles * 144 + 2, hidden_size], see Projector::rows_of
     tiles: usize,
@@ -111,8 +111,9 @@ impl<B: Backend> fmt::Debug for ImageJob<B> {
     }
 }
 
-/// Most bytes that an image of `tiles` tiles takes on its way through the vision tower and the projector, `tiles_at_once` of them
-/// at a time: its pixel values, its [`ImageJob`], and the buffers of a run or, in the end, what comes of all.
+/// Returns the maximum bytes that an image of `tiles` tiles takes in the vision tower and the projector, which process
+/// `tiles_at_once` tiles at a time. This includes its pixel values, its [`ImageJob`], and either the buffers of a run or,
+/// at the end, the resulting rows.
 #[must_use]
 pub fn image_bytes(config: &ModelConfig, tiles: usize, tiles_at_once: usize) -> u64 {
     let image_size = config.img_processor.image_size;
@@ -128,7 +129,7 @@ pub fn image_bytes(config: &ModelConfig, tiles: usize, tiles_at_once: usize) -> 
 }
 
 impl<B: Backend> ImageJob<B> {
-    /// Distinct tiles that have not been through the tower yet, of those the job began with.
+    /// Returns how many of the job's distinct tiles have not been through the tower yet.
     #[must_use]
     pub fn remaining(&self) -> usize {
         self.tiles - self.done
@@ -155,7 +156,7 @@ impl<B: Backend> Phi3V<B> {
     /// Loads every part by its name in the checkpoint. `observe` is called before each decoder layer.
     ///
     /// # Errors
-    /// What is wrong with the weights, or the device's refusal.
+    /// If the weights are wrong, or the device reports an error.
     pub fn load(
         backend: B,
         config: &ModelConfig,
@@ -169,10 +170,10 @@ impl<B: Backend> Phi3V<B> {
         })
     }
 
-    /// The same, until `observe` breaks it off.
+    /// Like [`load`](Self::load), but stops when `observe` returns `Break`.
     ///
     /// # Errors
-    /// [`Error::Stopped`], what is wrong with the weights, or the device's refusal.
+    /// [`Error::Stopped`], an error in the weights, or an error of the device.
     pub fn load_unless_stopped(
         backend: B,
         config: &ModelConfig,
@@ -185,27 +186,27 @@ impl<B: Backend> Phi3V<B> {
         let projector = Projector::load(&loader, config)?;
         let layers = config.num_hidden_layers;
         let decoder = Decoder::load(&loader, config, &mut |done| observe(Progress::Load { done, layers }))?;
-        // what was computed of the weights may have gone wrong; no request is to hear of it, or to go on without it
+        // computations on the weights may have failed; that must show here, not in a request or not at all
         backend.finish()?;
         Ok(Self { config: config.clone(), options, vision_tower, projector, decoder, backend })
     }
 
-    /// The checkpoint's configuration, which the model was loaded with: shapes, norms and rotary factors.
+    /// Returns the configuration with which the model was loaded: shapes, norms and rotary factors.
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
-    /// The device that holds the weights and runs the operations.
+    /// Returns the device that holds the weights and runs the operations.
     pub fn backend(&self) -> &B {
         &self.backend
     }
 
-    /// The rotary embedding, which knows the set of factors for a length.
+    /// Returns the rotary embedding, which selects the set of factors for a length.
     pub fn rope(&self) -> &Rope {
         &self.decoder.rope
     }
 
-    /// Layout of the KV cache: layers, heads and the format of keys and values.
+    /// Returns the layout of the KV cache: layers, heads and the format of keys and values.
     pub fn kv_layout(&self) -> KvLayout {
         kv_layout(&self.config, self.options.kv_format)
     }
@@ -213,16 +214,16 @@ impl<B: Backend> Phi3V<B> {
     /// Begins an image of `tiles` distinct tiles.
     ///
     /// # Errors
-    /// The device's refusal.
+    /// If the device reports an error.
     pub fn begin_image(&self, tiles: usize) -> Result<ImageJob<B>> {
         Ok(ImageJob { rows: self.projector.rows_of(&self.backend, tiles)?, tiles, done: 0 })
     }
 
-    /// Sends the next `tiles`, `[n, 3, 336, 336]`, through the vision tower and the projector, and returns the tower's features,
+    /// Sends the next `tiles`, `[n, 3, 336, 336]`, through the vision tower and the projector. Returns the tower's features,
     /// `[n * 577, hidden_size]`, class row first in each tile.
     ///
     /// # Errors
-    /// [`Error::Stopped`], or the device's refusal.
+    /// [`Error::Stopped`], or an error of the device.
     pub fn vision_tower(
         &self,
         job: &mut ImageJob<B>,
@@ -235,11 +236,11 @@ impl<B: Backend> Phi3V<B> {
         Ok(features)
     }
 
-    /// The finished image's rows in the prompt, `[num_img_tokens, hidden_size]`; `tile_of` maps the global view,
-    /// then each tile in row-major order, to the distinct tiles in the order they went through the tower.
+    /// Returns the finished image's rows in the prompt, `[num_img_tokens, hidden_size]`. `tile_of` maps the global view,
+    /// then each tile in row-major order, to the distinct tiles in the order in which they went through the tower.
     ///
     /// # Errors
-    /// The device's refusal.
+    /// If the device reports an error.
     ///
     /// # Panics
     /// If tiles remain.
@@ -248,10 +249,10 @@ impl<B: Backend> Phi3V<B> {
         self.projector.embed(&self.backend, &job.rows, grid, tile_of)
     }
 
-    /// An image's rows in the prompt, `[num_img_tokens, hidden_size]`, all at once.
+    /// Returns an image's rows in the prompt, `[num_img_tokens, hidden_size]`, in a single call.
     ///
     /// # Errors
-    /// The device's refusal.
+    /// If the device reports an error.
     pub fn embed_image(&self, image: &ImageInputs) -> Result<B::Tensor> {
         let mut job = self.begin_image(image.distinct_tiles())?;
         for tiles in image.distinct.chunks(self.backend.sizes().tiles_at_once * TILE_VALUES) {
@@ -260,12 +261,12 @@ impl<B: Backend> Phi3V<B> {
         self.finish_image(job, &image.grid, &image.tile_of)
     }
 
-    /// Runs `batch` through the decoder and leaves in `logits` those, `[n, vocab_size]`, that its chunks ask for. A
-    /// step of up to [`SEQUENCES_ON_STACK`] sequences allocates nothing where one like it has gone
-    /// before with the same `cache` and `logits`.
+    /// Runs `batch` through the decoder and stores the logits that its chunks ask for, `[n, vocab_size]`, in `logits`. A
+    /// step of up to [`SEQUENCES_ON_STACK`] sequences allocates nothing if a similar step has run before with the same
+    /// `cache` and `logits`.
     ///
     /// # Errors
-    /// [`Error::Stopped`], after which the chunks' keys and values are unspecified; or the device's refusal.
+    /// [`Error::Stopped`], after which the chunks' keys and values are unspecified; or an error of the device.
     pub fn forward(
         &self,
         batch: &[Chunk<'_, B::Tensor>],
@@ -277,11 +278,11 @@ impl<B: Backend> Phi3V<B> {
         self.decoder.forward(&self.backend, batch, cache, outputs, observe)
     }
 
-    /// Like [`forward`](Self::forward), also recording what lies between the layers: the embeddings, the output of
+    /// Like [`forward`](Self::forward), but also records the values between the layers: the embeddings, the output of
     /// every layer, and that of the final norm, each `[rows, hidden_size]`.
     ///
     /// # Errors
-    /// As `forward`.
+    /// As for `forward`.
     pub fn forward_recording(
         &self,
         batch: &[Chunk<'_, B::Tensor>],
@@ -294,10 +295,10 @@ impl<B: Backend> Phi3V<B> {
         self.decoder.forward(&self.backend, batch, cache, outputs, observe)
     }
 
-    /// A KV cache of `blocks` blocks, with the buffers of a step.
+    /// Returns a KV cache of `blocks` blocks, with the buffers of a step.
     ///
     /// # Errors
-    /// The device's refusal.
+    /// If the device reports an error.
     pub fn cache(&self, blocks: usize) -> Result<Cache<B>> {
         Ok(Cache {
             pool: self.backend.kv_pool(self.kv_layout(), blocks)?,
@@ -305,19 +306,19 @@ impl<B: Backend> Phi3V<B> {
         })
     }
 
-    /// Takes the memory of the cache's first `blocks` blocks.
+    /// Allocates the memory of the cache's first `blocks` blocks.
     ///
     /// # Errors
-    /// The device's refusal.
+    /// If the device reports an error.
     pub fn grow_cache(&self, cache: &mut Cache<B>, blocks: usize) -> Result<()> {
         Ok(self.backend.kv_grow(&mut cache.pool, blocks)?)
     }
 
-    /// Puts made-up keys and values of all layers into the cache's first `blocks` blocks, as if a sequence that long had gone
-    /// before: whoever measures a step at some depth need not wait for the prompt.
+    /// Fills the cache's first `blocks` blocks with made-up keys and values of all layers, as if a sequence of that length had
+    /// been computed. A benchmark of steps at some depth then need not wait for the prompt.
     ///
     /// # Errors
-    /// The device's refusal.
+    /// If the device reports an error.
     pub fn fill_cache(&self, cache: &mut Cache<B>, blocks: usize) -> Result<()> {
         const BLOCKS_AT_ONCE: usize = 8;
         self.grow_cache(cache, blocks)?;
@@ -340,7 +341,7 @@ impl<B: Backend> Phi3V<B> {
     }
 }
 
-/// Storage of keys and values, and the buffers of a step. Who may use which block is the engine's affair.
+/// Storage of keys and values, and the buffers of a step. The engine decides who may use which block.
 pub struct Cache<B: Backend> {
     pool: B::KvPool,
     workspace: Workspace<B>,

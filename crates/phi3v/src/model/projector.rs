@@ -1,4 +1,4 @@
-//! HD merge and projector: tile features in, the rows that stand for an image in the prompt out.
+//! HD merge and projector: from tile features to the rows that stand for an image in the prompt.
 //!
 //! `Phi3ImageEmbedding.hd_feature_transform` of the checkpoint's modelling code, order "sub_glb": the rows of the
 //! whole image, each followed by `sub_GN`; one `glb_GN`; the rows of the global view, each followed by `sub_GN`.
@@ -17,7 +17,7 @@ const PATCHES: usize = 24;
 const MERGED: usize = PATCHES / 2;
 /// Merged rows of one tile.
 const MERGED_ROWS: usize = MERGED * MERGED;
-/// Rows of the separators' tensor.
+/// Row indices of the separators' tensor.
 const SUB_GN: u32 = 0;
 const GLB_GN: u32 = 1;
 const SEPARATORS: [u32; 2] = [SUB_GN, GLB_GN];
@@ -30,26 +30,26 @@ pub(super) struct Projector<B: Backend> {
     separators: B::Tensor,          // [2, hidden]: projected sub_GN, glb_GN
 }
 
-/// Bytes of `rows` rows of `cols` values.
+/// Returns the bytes of `rows` rows of `cols` values.
 fn row_bytes(rows: usize, cols: usize) -> u64 {
     (rows as u64).saturating_mul((cols * size_of::<f32>()) as u64)
 }
 
-/// Bytes of [`Projector::rows_of`] for `tiles` tiles.
+/// Returns the bytes of [`Projector::rows_of`] for `tiles` tiles.
 pub(super) fn rows_bytes(config: &ModelConfig, tiles: usize) -> u64 {
     row_bytes(tiles.saturating_mul(MERGED_ROWS).saturating_add(SEPARATORS.len()), config.hidden_size)
 }
 
-/// Most bytes that [`Projector::project_tiles`] takes for `tiles` tiles: their features, merged, and two rows of the decoder's
-/// width for each that was merged.
+/// Returns the maximum bytes that [`Projector::project_tiles`] takes for `tiles` tiles: their features, the merged
+/// features, and two rows of the decoder's width for each merged row.
 pub(super) fn run_bytes(config: &ModelConfig, tiles: usize) -> u64 {
     let merged = MERGED_ROWS * (4 * config.img_processor.hidden_size + 2 * config.hidden_size);
     let features = config.img_processor.num_positions() * config.img_processor.hidden_size;
     row_bytes(tiles, features + merged)
 }
 
-/// Most bytes of the rows that stand for an image of `tiles` tiles: where they are one above the other, each of their rows has a
-/// separator.
+/// Returns the maximum bytes of the rows that stand for an image of `tiles` tiles. It is reached if the tiles are stacked
+/// vertically: then every row of every tile has a separator.
 pub(super) fn embedding_bytes(config: &ModelConfig, tiles: usize) -> u64 {
     row_bytes(tiles.saturating_mul(MERGED_ROWS + MERGED).saturating_add(1), config.hidden_size)
 }
@@ -71,7 +71,7 @@ impl<B: Backend> Projector<B> {
         Ok(projector)
     }
 
-    /// The projected rows of `tiles` tiles, still to come, and behind them those of the separators:
+    /// Returns space for the projected rows of `tiles` tiles, followed by the rows of the separators:
     /// `[tiles * 144 + 2, hidden_size]`.
     pub(super) fn rows_of(&self, backend: &B, tiles: usize) -> Result<B::Tensor> {
         let separators = tiles * MERGED_ROWS;
@@ -80,8 +80,8 @@ impl<B: Backend> Projector<B> {
         Ok(rows)
     }
 
-    /// Merges and projects tiles of `features`, `[n * 577, image_dim_out]`, into `rows`, from tile `first_tile` on. A row does not
-    /// depend on how many there are: those of one tile are more than the device's kernels for few rows take.
+    /// Merges and projects tiles of `features`, `[n * 577, image_dim_out]`, into `rows`, from tile `first_tile` on. A row does
+    /// not depend on the number of tiles: even a single tile has more rows than the device's kernels for few rows accept.
     pub(super) fn project_tiles(
         &self,
         backend: &B,
@@ -96,7 +96,7 @@ impl<B: Backend> Projector<B> {
         Ok(())
     }
 
-    /// The 2 x 2 patches of each merged row of `features`, `[n * 577, image_dim_out]`, side by side:
+    /// Places the 2 x 2 patches of each merged row of `features`, `[n * 577, image_dim_out]`, side by side:
     /// `[n * 144, 4 * image_dim_out]`. The class rows are dropped.
     fn merge(&self, backend: &B, features: &B::Tensor) -> Result<B::Tensor> {
         let rows_per_tile = 1 + PATCHES * PATCHES;
@@ -117,8 +117,8 @@ impl<B: Backend> Projector<B> {
         Ok(merged)
     }
 
-    /// The image's rows, `[num_img_tokens, hidden_size]`, of the projected `rows` of its distinct tiles and the separators.
-    /// `tile_of` maps the global view, then every tile in row-major order, to the distinct tiles.
+    /// Assembles the image's rows, `[num_img_tokens, hidden_size]`, from `rows`: the projected rows of its distinct tiles and
+    /// the separators. `tile_of` maps the global view, then every tile in row-major order, to the distinct tiles.
     pub(super) fn embed(
         &self,
         backend: &B,
@@ -145,7 +145,8 @@ impl<B: Backend> Projector<B> {
     }
 }
 
-/// Which projected row each of an image's rows is; `separators` is the row of the first of [`SEPARATORS`].
+/// Returns the index of the projected row for each of an image's rows; `separators` is the row of the first of
+/// [`SEPARATORS`].
 fn row_order(grid: &HdGrid, tile_of: &[usize], separators: u32) -> Vec<u32> {
     // row `y` of a distinct tile: 12 merged patches
     let tile_row = |tile: usize, y: usize| {

@@ -1,11 +1,11 @@
 //! LongRoPE ("su"): rotary position embedding with two sets of per-frequency factors.
 //!
 //! Su et al. 2021 (RoPE), Ding et al. 2024 (LongRoPE), and `Phi3SuScaledRotaryEmbedding` of the checkpoint's
-//! modelling code. The inverse frequency of pair `i` is `1 / (factor_i * theta^(2i / dim))`; cosines and sines of
-//! both sets carry the attention scale, so scores grow by its square.
+//! modelling code. The inverse frequency of pair `i` is `1 / (factor_i * theta^(2i / dim))`. Cosines and sines of
+//! both sets include the attention scale, so scores grow by its square.
 //!
-//! Which set holds is decided for a sequence as a whole, never for a position: keys rotated by one set and queries
-//! rotated by the other do not belong together. See [`crate::engine`] for the crossing of the limit.
+//! The set is chosen for a sequence as a whole, never per position: keys rotated by one set do not match queries
+//! rotated by the other. See [`crate::engine`] for sequences that cross the limit.
 
 use crate::config::ModelConfig;
 
@@ -14,7 +14,7 @@ use crate::config::ModelConfig;
 pub enum RopeFactors {
     /// `rope_scaling.short_factor`: sequences of up to `original_max_position_embeddings` tokens.
     Short,
-    /// `rope_scaling.long_factor`: sequences that are longer.
+    /// `rope_scaling.long_factor`: longer sequences.
     Long,
 }
 
@@ -46,13 +46,13 @@ impl Rope {
             short: frequencies(scaling.map(|scaling| scaling.short_factor.as_slice())),
             long: frequencies(scaling.map(|scaling| scaling.long_factor.as_slice())),
             scale: config.rope_attention_scale() as f32,
-            // without scaling both sets are the same, and nothing is crossed
+            // without scaling both sets are equal, and there is no limit to cross
             original_max_position_embeddings: scaling
                 .map_or(usize::MAX, |_| config.original_max_position_embeddings),
         }
     }
 
-    /// The set that rotates a sequence of `tokens` tokens, prompt and answer so far together.
+    /// Returns the set that rotates a sequence of `tokens` tokens, counting prompt and answer so far.
     #[must_use]
     pub fn factors_for(&self, tokens: usize) -> RopeFactors {
         if tokens > self.original_max_position_embeddings { RopeFactors::Long } else { RopeFactors::Short }

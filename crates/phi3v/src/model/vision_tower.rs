@@ -1,7 +1,7 @@
-//! CLIP ViT-L/14-336 (Radford et al. 2021; `CLIPVisionModel`): tiles in, features of 24 x 24 patches out.
+//! CLIP ViT-L/14-336 (Radford et al. 2021; `CLIPVisionModel`): from tiles to features of 24 x 24 patches.
 //!
 //! The feature is `hidden_states[-2]`: the output of the last encoder layer but one, without `post_layernorm`.
-//! Nothing here knows how tiles make an image.
+//! This module does not know how tiles make an image.
 
 use super::linear::Loader;
 use super::{Progress, check};
@@ -59,7 +59,7 @@ struct Buffers<T> {
     ffn: T,       // [rows, intermediate_size]
 }
 
-/// Most bytes that the buffers of one run over `tiles` tiles take.
+/// Returns the maximum bytes of the buffers of one run over `tiles` tiles.
 pub(super) fn run_bytes(config: &VisionConfig, tiles: usize) -> u64 {
     let VisionConfig { hidden_size, intermediate_size, .. } = *config;
     // x, its norm, q, k, v and attention; ffn
@@ -77,14 +77,14 @@ impl<B: Backend> VisionTower<B> {
             patch_embedding: loader.linear(names::PATCH_EMBEDDING)?,
             position_embedding: loader.rows(&names::weight(names::POSITION_EMBEDDING), hidden)?,
             pre_layrnorm: loader.layer_norm(names::PRE_LAYRNORM)?,
-            // the last layer's output would be hidden_states[-1], which nobody asks for
+            // the last layer's output would be hidden_states[-1], which is not used
             layers: (0..config.num_layers_used())
                 .map(|index| EncoderLayer::load(loader, index))
                 .collect::<Result<_>>()?,
         })
     }
 
-    /// Features of `tiles`, `[n, 3, image_size, image_size]`: `[n * (1 + patches), hidden_size]`, class row first
+    /// Returns the features of `tiles`, `[n, 3, image_size, image_size]`: `[n * (1 + patches), hidden_size]`, class row first
     /// in each tile. `observe` is called before every layer and can stop the run.
     pub(super) fn forward(
         &self,
@@ -101,7 +101,7 @@ impl<B: Backend> VisionTower<B> {
         Ok(buffers.x)
     }
 
-    /// Patch convolution, class embedding, position embedding and `pre_layrnorm`.
+    /// Applies patch convolution, class embedding, position embedding and `pre_layrnorm`.
     fn embed(&self, backend: &B, tiles: &[f32]) -> Result<Buffers<B::Tensor>> {
         let VisionConfig { hidden_size: hidden, image_size, patch_size, .. } = self.config;
         let tile_values = 3 * image_size * image_size;
@@ -115,7 +115,7 @@ impl<B: Backend> VisionTower<B> {
         let mut columns = backend.tensor(count * patches, patch_values)?;
         backend.upload(&values, 0, &mut columns);
         let rows = count * (1 + patches);
-        // as large as it becomes
+        // allocated at its final size
         let mut normed = backend.tensor(rows, hidden)?;
         backend.reshape(&mut normed, count * patches, hidden)?;
         backend.linear(&columns, &self.patch_embedding, Epilogue::Store, &mut normed);
@@ -135,7 +135,7 @@ impl<B: Backend> VisionTower<B> {
         backend.reshape(&mut normed, rows, hidden)?;
         let qkv =
             [backend.tensor(rows, hidden)?, backend.tensor(rows, hidden)?, backend.tensor(rows, hidden)?];
-        // a backend that fuses feed-forward blocks never needs the last
+        // a backend that fuses feed-forward blocks never needs `ffn`
         Ok(Buffers { x, normed, qkv, attention: embeddings, ffn: backend.tensor(0, 1)? })
     }
 
@@ -170,8 +170,8 @@ impl<B: Backend> VisionTower<B> {
     }
 }
 
-/// Appends the patches of `tile`, `[3, image_size, image_size]`, row by row, each flattened as the convolution's
-/// weight is: `[3, patch_size, patch_size]`.
+/// Appends the patches of `tile`, `[3, image_size, image_size]`, row by row. Each is flattened like the convolution's
+/// weight: `[3, patch_size, patch_size]`.
 fn push_patches(tile: &[f32], image_size: usize, patch_size: usize, values: &mut Vec<f32>) {
     for patch_y in (0..image_size).step_by(patch_size) {
         for patch_x in (0..image_size).step_by(patch_size) {

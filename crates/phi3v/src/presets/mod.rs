@@ -1,20 +1,20 @@
-//! Forms that people ask for again and again: each a JSON schema and the question that goes with it. Wherever a schema is
-//! given, a text such as `"@receipt"` stands for one of them.
+//! Commonly needed answer forms: each has a JSON schema and the question that goes with it. Wherever a schema is expected,
+//! a string such as `"@receipt"` stands for one of them.
 
 use serde_json::Value;
 
 /// A named form of answers, with the question that asks for it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Preset {
-    /// Its name, with the sign that tells it from a file: `@receipt`.
+    /// The name, with the sign that distinguishes it from a file: `@receipt`.
     pub name: &'static str,
-    /// What it is for, in a few words.
+    /// The purpose, in a few words.
     pub about: &'static str,
     question: &'static str,
     schema: &'static str,
 }
 
-/// A preset by the names of its files.
+/// Makes a preset from the names of its files.
 macro_rules! preset {
     ($name:literal, $about:literal) => {
         Preset {
@@ -36,7 +36,7 @@ pub static PRESETS: [Preset; 5] = [
 ];
 
 impl Preset {
-    /// The preset called `name`, which begins with `@`.
+    /// Returns the preset called `name`, which begins with `@`.
     ///
     /// ```
     /// use phi3v::presets::Preset;
@@ -50,25 +50,25 @@ impl Preset {
         PRESETS.iter().find(|preset| preset.name == name)
     }
 
-    /// The names of all, for who has asked for another: `@receipt, @invoice, ...`.
+    /// Returns all names, for an error about an unknown one: `@receipt, @invoice, ...`.
     #[must_use]
     pub fn names() -> String {
         PRESETS.each_ref().map(|preset| preset.name).join(", ")
     }
 
-    /// What is asked where nobody asks something else.
+    /// Returns the question that is asked by default.
     #[must_use]
     pub fn question(&self) -> &'static str {
         self.question.trim_end()
     }
 
-    /// The JSON schema that answers follow.
+    /// Returns the JSON schema that answers follow.
     #[must_use]
     pub fn schema(&self) -> Value {
         serde_json::from_str(self.schema).expect("the files of presets are JSON, which a test reads")
     }
 
-    /// The JSON schema as its file has it, with line breaks, for people.
+    /// Returns the JSON schema as it is in its file, with line breaks, for people.
     #[must_use]
     pub fn schema_text(&self) -> &'static str {
         self.schema

@@ -10,12 +10,12 @@ struct Candidate {
     token: u32,
     /// `(logit - highest) / temperature`, so the best has 0.
     scaled: f32,
-    /// `exp(scaled)`, the same on every system: its probability up to a common factor. Known once top-k has left what it leaves.
+    /// `exp(scaled)`, equal on every system: the probability up to a common factor. Computed after top-k has been applied.
     weight: f32,
 }
 
 impl Candidate {
-    /// Highest first, equal ones by id.
+    /// Orders by score, highest first, and equal scores by id.
     fn best_first(a: &Self, b: &Self) -> Ordering {
         b.scaled.total_cmp(&a.scaled).then(a.token.cmp(&b.token))
     }
@@ -70,8 +70,8 @@ impl Candidates {
         self.candidates.sort_unstable_by(Candidate::best_first);
     }
 
-    /// Keeps the best whose weights first reach `top_p` of all weight, in order. Grows a sorted front instead of
-    /// sorting everything: a model that is sure of itself needs the first few of 32,064.
+    /// Keeps the best candidates, in order, up to the first whose cumulative weight reaches `top_p` of the total. Grows a
+    /// sorted front instead of sorting everything: a confident model needs only the first few of 32,064.
     fn keep_top_p(&mut self, top_p: f32) {
         let target = f64::from(top_p) * total(&self.candidates);
         let len = self.candidates.len();
@@ -94,7 +94,7 @@ impl Candidates {
         }
     }
 
-    /// The candidate in whose share of the weight `uniform` falls.
+    /// Returns the candidate whose share of the weight contains `uniform`.
     fn pick(&self, uniform: f64) -> u32 {
         let target = uniform * total(&self.candidates);
         let mut reached = 0.0;
@@ -114,7 +114,7 @@ fn total(candidates: &[Candidate]) -> f64 {
     candidates.iter().map(|candidate| f64::from(candidate.weight)).sum()
 }
 
-/// Candidates sorted at first for top-p, and how the number grows: 64, 256, 1024, 4096, 16384 and then all of 32,064.
+/// Number of candidates sorted at first for top-p, and its growth: 64, 256, 1024, 4096, 16384 and then all of 32,064.
 const FRONT: usize = 64;
 const FRONT_GROWTH: usize = 4;
 

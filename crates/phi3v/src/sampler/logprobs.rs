@@ -9,7 +9,7 @@ pub(crate) struct LogProbs {
 }
 
 impl LogProbs {
-    /// Of logits (`[vocab_size]`) that are numbers below infinity.
+    /// Computes the logprobs of logits (`[vocab_size]`), which must be neither NaN nor plus infinity.
     pub(crate) fn of(logits: &[f32], top: usize) -> Self {
         let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let sum: f64 = logits.iter().map(|&logit| f64::from((logit - highest).exp())).sum();
@@ -21,18 +21,18 @@ impl LogProbs {
         logprobs
     }
 
-    /// The logprob of a token by its logit.
+    /// Returns the logprob of a token from its logit.
     pub(super) fn of_logit(&self, logit: f32) -> f32 {
         self.exact(logit) as f32
     }
 
-    /// The same before it is rounded, for sums of many.
+    /// Like [`of_logit`](Self::of_logit), but not rounded, for sums of many.
     pub(crate) fn exact(&self, logit: f32) -> f64 {
         f64::from(logit) - self.log_sum
     }
 }
 
-/// The `n` highest logits (n is at most 20, so an insertion into a short sorted list beats any selection).
+/// Returns the `n` highest logits (`n` is at most 20, so insertion into a short sorted list beats any selection).
 fn highest_logits(logits: &[f32], n: usize) -> Vec<(u32, f32)> {
     let mut top: Vec<(u32, f32)> = Vec::with_capacity(n + 1);
     for (token, &logit) in logits.iter().enumerate() {

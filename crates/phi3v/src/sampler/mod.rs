@@ -1,13 +1,20 @@
 //! From logits to a token.
 //!
-//! In this order: the distribution for logprobs is taken from the logits as they came; penalties change the logits of
-//! tokens already seen; then the highest logit wins (temperature 0) or one token is drawn from
-//! `softmax(logits / temperature)` restricted by top-k, then top-p, then min-p, as transformers orders them.
+//! The steps, in this order:
 //!
-//! Invariants: equal logits go to the lowest id; a seed and the same logits give the same tokens on every machine and
-//! thread count (PCG 64, one number per drawn token, none for greedy ones); a step allocates the list of alternatives that
-//! was asked for, and else only what its buffers grow by: at the first drawn token, and with penalties as more tokens are
-//! seen; logits that are no numbers are an error and never a token.
+//! 1. The distribution for logprobs is computed from the unchanged logits.
+//! 2. Penalties change the logits of tokens already seen.
+//! 3. At temperature 0 the highest logit wins. Otherwise one token is drawn from `softmax(logits / temperature)`
+//!    restricted by top-k, then top-p, then min-p, in the order of transformers.
+//!
+//! Invariants:
+//!
+//! - Equal logits go to the lowest id.
+//! - The same seed and logits give the same tokens on every machine and thread count (PCG 64, one number per drawn token,
+//!   none for greedy ones).
+//! - A step allocates only the requested list of alternatives and the growth of its buffers: at the first drawn token,
+//!   and with penalties as more tokens are seen.
+//! - NaN or plus infinity as a logit is an error and never gives a token.
 
 mod candidates;
 mod logprobs;
@@ -29,17 +36,17 @@ use penalties::Penalties;
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SamplerError {
-    /// A parameter out of its range.
+    /// A parameter is out of its range.
     #[error("{name} is {value}, it must be {range}")]
     OutOfRange {
         /// Name of the parameter.
         name: &'static str,
         /// The value that was given.
         value: f64,
-        /// The values allowed, in words.
+        /// The allowed values, in words.
         range: &'static str,
     },
-    /// The model gave something that is not a number.
+    /// The model gave NaN or infinity.
     #[error("the model gave {value} as the logit of token {token}, logits must be numbers below infinity")]
     BadLogit {
         /// The first such token.
@@ -50,23 +57,23 @@ pub enum SamplerError {
     /// Every token is forbidden.
     #[error("no token of {vocab_size} is allowed here")]
     NothingAllowed {
-        /// How many logits there were.
+        /// The number of logits.
         vocab_size: usize,
     },
-    /// A stop string that would stop everything, or more of them than can be watched for.
+    /// A stop string would stop everything, or there are more stop strings than can be matched.
     #[error("{what} is {value}, it must be {range}")]
     StopString {
         /// Which property is wrong.
         what: String,
         /// The value that was given.
         value: usize,
-        /// The values allowed, in words.
+        /// The allowed values, in words.
         range: String,
     },
 }
 
 impl SamplerError {
-    /// What the user can do about it.
+    /// Returns what the user can do about the error.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         Some(match self {
@@ -80,7 +87,7 @@ impl SamplerError {
     }
 }
 
-/// What has been read and written so far in a sequence, for the penalties on repetition.
+/// The tokens of a sequence so far, for the penalties on repetition.
 #[derive(Debug, Clone, Copy)]
 pub struct History<'a> {
     /// Ids of the prompt; negative ones are image positions.
@@ -89,19 +96,19 @@ pub struct History<'a> {
     pub output: &'a [u32],
 }
 
-/// A token that was chosen from logits, with its logprobs where they were asked for.
+/// A token that was chosen from logits, with its logprobs if requested.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampled {
     /// The token's id in the vocabulary.
     pub token: u32,
-    /// Natural logarithm of its probability before penalties, temperature and restrictions; `None` when logprobs were
-    /// not asked for.
+    /// Natural logarithm of its probability before penalties, temperature and restrictions; `None` if logprobs were not
+    /// requested.
     pub logprob: Option<f32>,
-    /// The most probable tokens with their logprobs, highest first, as many as were asked for.
+    /// The most probable tokens with their logprobs, highest first, as many as were requested.
     pub top: Vec<(u32, f32)>,
 }
 
-/// Chooses the tokens of one sequence by its parameters; it holds the sequence's random numbers.
+/// Chooses the tokens of one sequence by its parameters; holds the sequence's random number generator.
 #[derive(Debug, Clone)]
 pub struct Sampler {
     params: SamplingParams,
@@ -111,13 +118,13 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A sampler at the start of a sequence. Without a seed the operating system's randomness is used.
+    /// Returns a sampler at the start of a sequence. Without a seed, the operating system's randomness is used.
     ///
     /// # Errors
     /// [`SamplerError::OutOfRange`] as from [`SamplingParams::validate`].
     pub fn new(params: SamplingParams) -> Result<Self, SamplerError> {
         params.validate()?;
-        // The standard library seeds every RandomState from the operating system: enough for an unseeded answer.
+        // The standard library seeds RandomState from the operating system: enough for an unseeded answer.
         let seed = params.seed.unwrap_or_else(|| RandomState::new().hash_one("phi3v sampler"));
         Ok(Self {
             random: Pcg64::seed_from_u64(seed),
@@ -127,8 +134,8 @@ impl Sampler {
         })
     }
 
-    /// Chooses the next token from `logits` (`[vocab_size]`). A logit of minus infinity forbids its token. The logits
-    /// of seen tokens are changed by the penalties.
+    /// Chooses the next token from `logits` (`[vocab_size]`). A logit of minus infinity forbids its token. The penalties
+    /// change the logits of seen tokens.
     ///
     /// ```
     /// use phi3v::sampler::{History, Sampler, SamplingParams};
@@ -140,17 +147,16 @@ impl Sampler {
     /// ```
     ///
     /// # Errors
-    /// [`SamplerError::BadLogit`] for NaN or plus infinity, [`SamplerError::NothingAllowed`] when every logit is
-    /// minus infinity.
+    /// [`SamplerError::BadLogit`] for NaN or plus infinity, [`SamplerError::NothingAllowed`] if every logit is minus infinity.
     pub fn sample(&mut self, logits: &mut [f32], history: History<'_>) -> Result<Sampled, SamplerError> {
         self.sample_with(logits, history, |_| Ok(()))
     }
 
-    /// As [`Sampler::sample`], with a restriction between the penalties and the choice: `restrict` sets the logits of
+    /// Like [`Sampler::sample`], with a restriction between the penalties and the choice: `restrict` sets the logits of
     /// forbidden tokens to minus infinity. Logprobs stay those of the unrestricted distribution.
     ///
     /// # Errors
-    /// As [`Sampler::sample`], and those of `restrict`.
+    /// Those of [`Sampler::sample`] and of `restrict`.
     pub fn sample_with<E: From<SamplerError>>(
         &mut self,
         logits: &mut [f32],
@@ -171,14 +177,14 @@ impl Sampler {
         })
     }
 
-    /// Takes the random number that a token of no choice would have taken, so that those after it are drawn alike.
+    /// Consumes the random number that a forced token would have taken if drawn, so that later tokens are drawn the same way.
     pub fn skip(&mut self) {
         if self.params.temperature != 0.0 {
             uniform(&mut self.random);
         }
     }
 
-    /// A token of no choice, with its logprobs by the `logits` (`[vocab_size]`) of its place.
+    /// Returns a forced token, with its logprobs by the `logits` (`[vocab_size]`) at its position.
     ///
     /// # Errors
     /// [`SamplerError::BadLogit`] for NaN or plus infinity.
@@ -189,7 +195,7 @@ impl Sampler {
         Ok(Sampled { token, logprob, top: logprobs.map_or_else(Vec::new, |logprobs| logprobs.top) })
     }
 
-    /// Whether logprobs are asked for.
+    /// Returns whether logprobs are requested.
     #[must_use]
     pub fn tells_logprobs(&self) -> bool {
         self.params.logprobs.is_some()
@@ -204,12 +210,12 @@ impl Sampler {
     }
 }
 
-/// A number in [0, 1): the upper 53 bits, as many as an `f64` holds exactly.
+/// Returns a number in [0, 1) from the upper 53 bits, as many as an `f64` holds exactly.
 fn uniform(random: &mut Pcg64) -> f64 {
     (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// Refuses logits that no softmax is defined on.
+/// Refuses logits for which no softmax is defined.
 pub(crate) fn check_logits(logits: &[f32]) -> Result<(), SamplerError> {
     match logits.iter().position(|logit| logit.is_nan() || *logit == f32::INFINITY) {
         Some(token) => Err(SamplerError::BadLogit { token: token as u32, value: logits[token] }),
@@ -217,7 +223,7 @@ pub(crate) fn check_logits(logits: &[f32]) -> Result<(), SamplerError> {
     }
 }
 
-/// The highest logit and the lowest id that has it.
+/// Returns the highest logit and the lowest id that has it.
 fn argmax(logits: &[f32]) -> Result<(u32, f32), SamplerError> {
     let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     if highest == f32::NEG_INFINITY {

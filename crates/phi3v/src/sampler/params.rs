@@ -1,4 +1,4 @@
-//! What an answer's sampling can be told, and within which ranges.
+//! The sampling parameters of an answer and their ranges.
 
 use super::SamplerError;
 
@@ -28,9 +28,9 @@ pub struct SamplingParams {
     pub presence_penalty: f32,
     /// Subtracted from the logit of a token once for each time it is in the answer (OpenAI's API). -2 to 2, 0 is off.
     pub frequency_penalty: f32,
-    /// The same seed gives the same answer; without one every answer is another.
+    /// The same seed gives the same answer; without a seed, answers differ from run to run.
     pub seed: Option<u64>,
-    /// Give logprobs, and those of this many most probable tokens at each position. 0 to 20.
+    /// Return logprobs, and those of this many most probable tokens at each position. 0 to 20.
     pub logprobs: Option<usize>,
 }
 
@@ -51,13 +51,13 @@ impl Default for SamplingParams {
 }
 
 impl SamplingParams {
-    /// The most alternatives that logprobs can be asked for, as in OpenAI's API.
+    /// The maximum number of alternatives with logprobs, as in OpenAI's API.
     pub const LOGPROBS_MAX: usize = 20;
 
     /// Checks every value against its range.
     ///
     /// # Errors
-    /// [`SamplerError::OutOfRange`] names the first value that is not within its range, NaN included.
+    /// [`SamplerError::OutOfRange`] names the first value that is not within its range; NaN never is.
     pub fn validate(&self) -> Result<(), SamplerError> {
         let above_0 = f32::MIN_POSITIVE;
         let checks = [

@@ -1,21 +1,21 @@
-//! Penalties on tokens that were already read or written.
+//! Penalties on tokens that already occur in the prompt or the answer.
 
 use std::collections::HashMap;
 
 use super::{History, SamplingParams};
 
-/// The tokens seen so far and what they cost. Counted as the history grows, so a step costs one visit per distinct
-/// token and not one per position.
+/// The tokens seen so far and their penalties. Tokens are counted as the history grows, so a step costs one visit per
+/// distinct token and not one per position.
 #[derive(Debug, Clone)]
 pub(super) struct Penalties {
     repetition: f32,
     presence: f32,
     frequency: f32,
-    /// Token to its number of occurrences in the answer; tokens of the prompt alone have 0.
+    /// Token to its number of occurrences in the answer; tokens that occur only in the prompt have 0.
     seen: HashMap<u32, u32>,
     prompt_len: usize,
     output_len: usize,
-    /// The logits that the last step changed, as they were.
+    /// The original values of the logits that the last step changed.
     changed: Vec<(u32, f32)>,
 }
 
@@ -43,7 +43,7 @@ impl Penalties {
             let Some(logit) = logits.get_mut(token as usize) else { continue };
             self.changed.push((token, *logit));
             let repeated = if *logit < 0.0 { *logit * self.repetition } else { *logit / self.repetition };
-            // A logit near the end of f32's range must not become infinite, which no softmax is defined on.
+            // A logit near the end of f32's range must not become infinite: no softmax is defined then.
             *logit = repeated.min(f32::MAX);
             if times > 0 {
                 *logit -= self.presence + self.frequency * times as f32;
@@ -51,7 +51,7 @@ impl Penalties {
         }
     }
 
-    /// The logit of a token before the last [`Penalties::apply`] changed it.
+    /// Returns the logit of a token before the last [`Penalties::apply`] changed it.
     pub(super) fn original(&self, token: u32) -> Option<f32> {
         self.changed.iter().find(|&&(changed, _)| changed == token).map(|&(_, logit)| logit)
     }

@@ -1,6 +1,6 @@
-//! Quantizes a checkpoint in a stream: some megabytes of rows at a time, never a whole matrix.
+//! Quantizes a checkpoint as a stream: a few megabytes of rows at a time, never a whole matrix.
 //!
-//! The result is a [`NewFile`], which appears under its name only when it is complete and on the disk.
+//! The result is a [`NewFile`], which appears under its name only when it is complete and on disk.
 
 use super::digest;
 use super::dtype::dtype;
@@ -15,20 +15,20 @@ use serde_json::{Map, Value, json};
 use std::ops::ControlFlow;
 use std::path::Path;
 
-/// Panels encoded between two writes, at most: 64 of the largest take 34 MB of packed bytes.
+/// Maximum number of panels encoded between two writes: 64 of the largest take 34 MB of packed bytes.
 const PANELS_PER_WRITE: usize = 64;
 
-/// The data begins on a multiple of this, and so does every packed tensor: a cache line.
+/// The data and every packed tensor begin on a multiple of this: a cache line.
 const ALIGNMENT: usize = 64;
 
-/// Why no quantized file was written; the target is then as it was before.
+/// Why no quantized file was written. The target is then unchanged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConvertError {
     /// The checkpoint's weights were refused.
     #[error(transparent)]
     Weights(#[from] WeightsError),
-    /// The checkpoint is quantized already.
+    /// The checkpoint is already quantized.
     #[error("{name} is quantized already")]
     Quantized {
         /// A tensor in packed panels.
@@ -49,7 +49,7 @@ pub enum ConvertError {
 }
 
 impl ConvertError {
-    /// What the user can do about it.
+    /// Returns what the user can do about the error.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
@@ -65,10 +65,10 @@ impl ConvertError {
     }
 }
 
-/// How far a conversion is, in bytes of the file that is written.
+/// The progress of a conversion, in bytes of the file being written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Bytes that are written so far.
+    /// Bytes written so far.
     pub done: u64,
     /// Bytes of the finished file.
     pub total: u64,
@@ -86,7 +86,7 @@ impl Planned<'_> {
         self.packed.map_or(self.source.bytes.len(), PackedShape::bytes)
     }
 
-    /// The tensor's entry in the header.
+    /// Returns the tensor's entry in the header.
     fn describe(&self, start: usize) -> Value {
         let dtype = dtype(self.packed.map_or(self.source.format, PackedShape::format));
         let shape = self.packed.map_or_else(|| self.source.shape.clone(), |p| p.dims().to_vec());
@@ -94,20 +94,20 @@ impl Planned<'_> {
     }
 }
 
-/// Bytes that the file of `weights` quantized to `quant` will have, but for the header.
+/// Returns the size of the file of `weights` quantized to `quant`, in bytes, without the header.
 #[must_use]
 pub fn quantized_bytes(weights: &Weights, config: &ModelConfig, quant: Quant) -> u64 {
     plan(weights, config, quant).map_or(0, |plan| plan.iter().map(|t| t.bytes() as u64).sum())
 }
 
-/// The form that a checkpoint is to be written in, and where to.
+/// The format to which a checkpoint is converted, and the output file.
 #[derive(Clone, Copy, Debug)]
 pub struct Target<'a> {
-    /// How far it is quantized.
+    /// The quantization.
     pub quant: Quant,
-    /// Path of the file that is to be written.
+    /// Path of the file to write.
     pub out: &'a Path,
-    /// What becomes of a file that is there.
+    /// What to do with an existing file.
     pub existing: Existing,
 }
 
@@ -115,7 +115,7 @@ pub struct Target<'a> {
 /// several times a second; `Break` ends the run.
 ///
 /// # Errors
-/// [`ConvertError`]; the target's file is then what it was before.
+/// [`ConvertError`]; the target's file is then unchanged.
 pub fn quantize(
     files: &Files,
     weights: &Weights,
@@ -142,7 +142,7 @@ pub fn quantize(
     Ok(file.finish()?)
 }
 
-/// The tensors of the result in their order: packed ones first, whose sizes are multiples of 64.
+/// Returns the tensors of the result in their order: packed ones first, whose sizes are multiples of 64.
 fn plan<'a>(
     weights: &'a Weights,
     config: &ModelConfig,
@@ -162,7 +162,7 @@ fn plan<'a>(
     Ok(plan)
 }
 
-/// Length and text of the header, padded with spaces to the alignment.
+/// Returns length and text of the header, padded with spaces to the alignment.
 fn header(files: &Files, quant: Quant, plan: &[Planned<'_>]) -> Result<Vec<u8>, ConvertError> {
     let mut metadata = Map::new();
     metadata.insert("format".to_owned(), FORMAT.into());
@@ -186,7 +186,7 @@ fn header(files: &Files, quant: Quant, plan: &[Planned<'_>]) -> Result<Vec<u8>, 
     text.resize((8 + text.len()).next_multiple_of(ALIGNMENT) - 8, b' ');
     let (bytes, limit) = (text.len() as u64, HEADER_BYTES_MAX);
     if bytes > limit {
-        // no reader would take the file
+        // no reader would accept the file
         let file = format!("{}, quantized,", files.location());
         return Err(WeightsError::HeaderSize { file, bytes, limit }.into());
     }
@@ -195,7 +195,7 @@ fn header(files: &Files, quant: Quant, plan: &[Planned<'_>]) -> Result<Vec<u8>, 
     Ok(header)
 }
 
-/// Encodes a matrix, some panels at a time on all threads, and writes it.
+/// Encodes a matrix, a few panels at a time on all threads, and writes it.
 fn write_packed(
     source: &TensorView,
     shape: PackedShape,
@@ -225,7 +225,7 @@ fn encode(source: &TensorView, shape: PackedShape, first: usize, out: &mut [u8])
     }
 }
 
-/// The unfinished file, its digest so far, and who is told of the progress.
+/// The unfinished file, its digest so far, and the callback for progress.
 struct Output<'a> {
     file: NewFile,
     hasher: blake3::Hasher,
@@ -249,7 +249,7 @@ impl Output<'_> {
     }
 }
 
-/// The name a quantized file gets beside or instead of the checkpoint `name`: `name-q8.safetensors`.
+/// Returns the file name for the quantized checkpoint `name`: `name-q8.safetensors`.
 #[must_use]
 pub fn default_name(name: &str, quant: Quant) -> String {
     let stem = shards::SINGLE_FILE.trim_end_matches(".safetensors");

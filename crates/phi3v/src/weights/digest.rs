@@ -1,4 +1,4 @@
-//! The digest that a quantized file carries of itself, so that damage to it can be told.
+//! The digest that a quantized file carries of itself, so that damage to it can be detected.
 //!
 //! `__metadata__` holds it as `digest`: the BLAKE3 digest, in 64 hexadecimal digits, of the whole file with 64 zeros in
 //! their place.
@@ -8,21 +8,22 @@ use rayon_core::{ThreadPool, ThreadPoolBuilder};
 use std::ops::Range;
 use std::path::Path;
 
-/// Its key in the metadata.
+/// The key of the digest in the metadata.
 pub(super) const KEY: &str = "digest";
-/// What stands in its place while it is computed.
+/// The placeholder for the digest while it is computed.
 pub(super) const BLANK: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// Whether the quantized file at `path` is what was written once. A file without a digest is not. All of it is read, and
-/// hashed on all cores, so that it takes about as long as the disk takes to give it.
+/// Returns whether the quantized file at `path` is as it was written. A file without a digest is not. The whole file is
+/// read and hashed on all cores, so this takes about as long as reading it from disk.
 ///
 /// # Errors
-/// [`ReadError`]: the file cannot be opened or mapped.
+/// [`ReadError`]: if the file cannot be opened or mapped.
 pub fn is_undamaged(path: &Path) -> Result<bool, ReadError> {
     Ok(is_undamaged_while(path, &|| true)?.unwrap_or(false))
 }
 
-/// The same, while `is_wanted` says so, which is asked many times a second; None where it has said no.
+/// Like [`is_undamaged`], but continues only while `is_wanted` returns true. It is called many times a second. Returns
+/// `None` if it has returned false.
 ///
 /// # Errors
 /// As for [`is_undamaged`].
@@ -43,7 +44,8 @@ pub fn is_undamaged_while(path: &Path, is_wanted: &dyn Fn() -> bool) -> Result<O
     Ok(Some(hasher.finalize().to_hex().as_bytes() == &bytes[place]))
 }
 
-/// Adds `bytes` to a digest in pieces, while `is_wanted` says so before each; whether it always has.
+/// Adds `bytes` to a digest in pieces, and stops when `is_wanted`, called before each piece, returns false. Returns whether
+/// all bytes were added.
 fn update_while(
     hasher: &mut blake3::Hasher,
     mut bytes: &[u8],
@@ -55,7 +57,7 @@ fn update_while(
         if !is_wanted() {
             return false;
         }
-        // pieces that end where whole ones would are whole trees of the digest
+        // pieces that end at multiples of the piece size are whole subtrees of the digest
         let first = piece_bytes - (hasher.count() % piece_bytes as u64) as usize;
         let (piece, rest) = bytes.split_at(first.min(bytes.len()));
         cores.update(hasher, piece);
@@ -64,12 +66,12 @@ fn update_while(
     true
 }
 
-/// Threads that hash, and end with this. Those that rayon keeps for a whole process are missing in a fork of it, which would
-/// wait for them for ever.
+/// Threads for hashing, which end when this is dropped. The threads that rayon keeps for the whole process do not exist in
+/// a fork of it, which would wait for them forever.
 pub(super) struct AllCores(Option<ThreadPool>);
 
 impl AllCores {
-    /// One thread for each core; none where the system has none to give.
+    /// Starts one thread for each core; none if the system cannot start threads.
     pub(super) fn new() -> Self {
         Self(ThreadPoolBuilder::new().thread_name(|_| "digest".to_owned()).build().ok())
     }
@@ -83,8 +85,8 @@ impl AllCores {
     }
 }
 
-/// Where the digest stands in a header, counted from the beginning of the file. Texts in the header cannot be taken for
-/// it: quotation marks in them are escaped.
+/// Returns the position of the digest in a header, counted from the beginning of the file. Strings in the header cannot be
+/// mistaken for it: quotation marks in them are escaped.
 pub(super) fn place(header: &[u8]) -> Option<Range<usize>> {
     let key = format!("\"{KEY}\":\"");
     let start = header.windows(key.len()).position(|window| window == key.as_bytes())? + key.len();

@@ -2,7 +2,7 @@
 
 use phi3v_kernels::Format;
 
-/// The dense formats. The length is counted by a match, so that a new format does not compile without its place here.
+/// The dense formats. A match computes the length, so that a new format does not compile until it is considered here.
 const DENSE: [Format; dense_count(Format::F32)] = [Format::F32, Format::F16, Format::Bf16];
 
 const fn dense_count(any: Format) -> usize {
@@ -11,7 +11,7 @@ const fn dense_count(any: Format) -> usize {
     }
 }
 
-/// The `dtype` of a tensor in `format`; packed panels are bytes.
+/// Returns the `dtype` of a tensor in `format`; packed panels are bytes.
 pub(super) fn dtype(format: Format) -> &'static str {
     match format {
         Format::F32 => "F32",
@@ -21,7 +21,7 @@ pub(super) fn dtype(format: Format) -> &'static str {
     }
 }
 
-/// The dense format that a file calls `name`, if there is one.
+/// Returns the dense format that a file calls `name`, if there is one.
 pub(super) fn dense(name: &str) -> Option<Format> {
     DENSE.into_iter().find(|&format| dtype(format) == name)
 }

@@ -7,13 +7,13 @@ use crate::files::ReadError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WeightsError {
-    /// The folder holds no safetensors file.
+    /// The folder has no safetensors file.
     #[error("{location} holds neither model.safetensors nor model.safetensors.index.json")]
     NoWeights {
         /// Path of the folder.
         location: String,
     },
-    /// The index names a file that is not there.
+    /// The index names a file that does not exist.
     #[error("{file} is missing from {location}")]
     MissingFile {
         /// Name of the file.
@@ -29,10 +29,10 @@ pub enum WeightsError {
     IndexSize {
         /// Its length in bytes.
         bytes: usize,
-        /// Greatest length that is read.
+        /// The greatest length that is read.
         limit: usize,
     },
-    /// The index is not the JSON it should be.
+    /// The index is not the expected JSON.
     #[error("model.safetensors.index.json cannot be read: {0}")]
     Index(serde_json::Error),
     /// The index names a file that is not a plain file name.
@@ -46,9 +46,9 @@ pub enum WeightsError {
     /// The index names more files than any real one.
     #[error("model.safetensors.index.json names {count} files, more than the {limit} allowed")]
     ShardCount {
-        /// How many there are.
+        /// The number of files.
         count: usize,
-        /// The most that is allowed.
+        /// The largest allowed number.
         limit: usize,
     },
     /// A file ends before its header does.
@@ -58,36 +58,36 @@ pub enum WeightsError {
         file: String,
         /// Its length in bytes.
         bytes: u64,
-        /// Length its first bytes ask for.
+        /// Length that its first bytes require.
         needed: u64,
     },
-    /// The header's length is absurd.
+    /// The header's length is implausible.
     #[error("{file} says that its header has {bytes} bytes, more than the {limit} allowed")]
     HeaderSize {
         /// Name of the file.
         file: String,
-        /// Length the file gives.
+        /// Length stated in the file.
         bytes: u64,
-        /// Greatest length that is read.
+        /// The greatest length that is read.
         limit: u64,
     },
-    /// The header is not the JSON it should be.
+    /// The header is not the expected JSON.
     #[error("the header of {file} cannot be read: {source}")]
     Header {
         /// Name of the file.
         file: String,
-        /// What the JSON parser says.
+        /// The error of the JSON parser.
         source: serde_json::Error,
     },
-    /// The file is in a format this release does not know.
+    /// The file is in a format that this release does not know.
     #[error("{file} is in the format {format:?}, which this release does not know")]
     FileFormat {
         /// Name of the file.
         file: String,
-        /// The format its metadata names.
+        /// The format named in its metadata.
         format: String,
     },
-    /// A safetensors file was given in place of a model's folder, and it is not a whole model.
+    /// A safetensors file was given instead of a model's folder, but it is not a complete model.
     #[error("{file} holds tensors alone, without the model's configuration and tokenizer")]
     NotWhole {
         /// Name of the file.
@@ -111,7 +111,7 @@ pub enum WeightsError {
         /// Name of the tensor.
         name: String,
     },
-    /// A tensor reaches past the end of the file.
+    /// A tensor extends past the end of the file.
     #[error("{file} is truncated: {name} ends at byte {end} of the data, and there are {bytes}")]
     TruncatedTensor {
         /// Name of the file.
@@ -128,19 +128,19 @@ pub enum WeightsError {
     TrailingBytes {
         /// Name of the file.
         file: String,
-        /// How many there are.
+        /// The number of such bytes.
         bytes: u64,
     },
-    /// A tensor's length is not what its dtype and shape ask for.
+    /// A tensor's length does not match its dtype and shape.
     #[error("{name} in {file} has {}, which is not what {dtype} {shape:?} takes", count(*.found, "byte"))]
     TensorBytes {
         /// Name of the file.
         file: String,
         /// Name of the tensor.
         name: String,
-        /// The dtype it has.
+        /// Its dtype.
         dtype: String,
-        /// The shape it has.
+        /// Its shape.
         shape: Vec<u64>,
         /// Its length in bytes.
         found: u64,
@@ -155,7 +155,7 @@ pub enum WeightsError {
         /// The file that repeats it.
         second: String,
     },
-    /// The index names another file than the one that holds the tensor.
+    /// The index names a file that does not hold the tensor.
     #[error("model.safetensors.index.json says that {name} is in {file}, and it is not")]
     NotInShard {
         /// Name of the tensor.
@@ -163,13 +163,13 @@ pub enum WeightsError {
         /// The file the index names.
         file: String,
     },
-    /// A tensor the model needs is not there.
+    /// A tensor that the model needs is missing.
     #[error("the checkpoint has no tensor {name}")]
     Missing {
         /// Name of the tensor.
         name: String,
     },
-    /// A tensor the model does not know.
+    /// The model does not have this tensor.
     #[error("{file} holds a tensor {name} that the model of config.json does not have")]
     Extra {
         /// Name of the file.
@@ -177,29 +177,29 @@ pub enum WeightsError {
         /// Name of the tensor.
         name: String,
     },
-    /// A tensor of another shape than config.json asks for.
+    /// A tensor has another shape than config.json requires.
     #[error("{name} in {file} is {found:?}, and config.json asks for {expected:?}")]
     Shape {
         /// Name of the file.
         file: String,
         /// Name of the tensor.
         name: String,
-        /// The shape it has.
+        /// Its shape.
         found: Vec<usize>,
-        /// The shape by the table.
+        /// The shape in the table.
         expected: Vec<usize>,
     },
-    /// A tensor of a dtype that cannot be computed with.
+    /// A tensor has an unsupported dtype.
     #[error("{name} in {file} is stored as {dtype}, expected F32, F16 or BF16")]
     Dtype {
         /// Name of the file.
         file: String,
         /// Name of the tensor.
         name: String,
-        /// The dtype it has.
+        /// Its dtype.
         dtype: String,
     },
-    /// Plain values were asked for of a quantized matrix.
+    /// Dense values of a quantized matrix were requested.
     #[error("{name} is quantized and has no plain values")]
     NotDense {
         /// Name of the tensor.
@@ -208,7 +208,7 @@ pub enum WeightsError {
 }
 
 impl WeightsError {
-    /// What the user can do about it.
+    /// Returns what the user can do about the error.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let hint = match self {

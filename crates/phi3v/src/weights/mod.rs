@@ -1,8 +1,8 @@
-//! A checkpoint's tensors: mapped, checked against [`table`], and handed out by name.
+//! A checkpoint's tensors: mapped, checked against [`table`], and accessed by name.
 //!
-//! Opening reads headers only; no weight is touched, copied or converted before the model asks for it. After
-//! [`Weights::open`] every tensor of the table that the model text reads is there once, with its shape and a format
-//! the table allows, so that a damaged or foreign file is refused before anything is computed.
+//! Opening reads only headers; no weight is touched, copied or converted before the model asks for it. After
+//! [`Weights::open`], every tensor of the table that the model text reads is present exactly once, with its shape and a
+//! format the table allows. So a damaged or foreign file is refused before anything is computed.
 
 pub mod convert;
 pub mod digest;
@@ -30,22 +30,22 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use table::TensorSpec;
 
-/// One tensor: its bytes in the mapped file, its shape, and how to read them.
+/// One tensor: its bytes in the mapped file, its shape, and its format.
 #[derive(Clone, Debug)]
 pub struct TensorView {
     /// How the values are stored.
     pub format: Format,
-    /// The shape of the table, whatever the format.
+    /// The shape in the table, whatever the format.
     pub shape: Vec<usize>,
     /// The stored values; a view into the file.
     pub bytes: Bytes,
 }
 
-/// A tensor among the files, not yet checked against the table.
+/// A tensor found in the files, not yet checked against the table.
 struct Found {
     file: String,
     entry: Entry,
-    /// Whether the file is of phi3v's own format, in which `U8` means packed panels.
+    /// Whether the file is in phi3v's own format, in which `U8` means packed panels.
     packed: bool,
 }
 
@@ -61,13 +61,13 @@ impl Weights {
     /// Maps the checkpoint in `dir`: `model.safetensors`, or the shards that `model.safetensors.index.json` names.
     ///
     /// # Errors
-    /// [`WeightsError`], naming the file or tensor: a missing, repeated or damaged file, a tensor that is missing,
-    /// unknown, there twice, or of another shape or dtype than `config` asks for.
+    /// [`WeightsError`], naming the file or tensor: if a file is missing, repeated or damaged, or if a tensor is missing,
+    /// unknown, repeated, or of another shape or dtype than `config` requires.
     pub fn open(dir: &Path, config: &ModelConfig) -> Result<Self, WeightsError> {
         Self::load(&Files::Folder(dir.to_owned()), config)
     }
 
-    /// The weights in a single safetensors file's bytes.
+    /// Reads the weights from a single safetensors file's bytes.
     ///
     /// # Errors
     /// As for [`Self::open`].
@@ -76,7 +76,7 @@ impl Weights {
         Self::from_shards(&[(file, bytes)], BTreeMap::new(), config)
     }
 
-    /// The weights among `files`: in one file, or in the shards that an index names.
+    /// Loads the weights among `files`: from one file, or from the shards that an index names.
     ///
     /// # Errors
     /// As for [`Self::open`].
@@ -92,8 +92,8 @@ impl Weights {
         Self::from_shards(&shards, index, config)
     }
 
-    /// `index` names the file each tensor is expected in; it may be empty. Of each file only the tensors of the table are
-    /// kept, and nothing else is accepted: what the files' headers take is never held together.
+    /// `index` names the expected file of each tensor; it may be empty. Only the tensors of the table are kept, and all others
+    /// are ignored or refused, so that the contents of all headers are never in memory together.
     fn from_shards(
         files: &[(String, Bytes)],
         index: BTreeMap<String, String>,
@@ -147,22 +147,22 @@ impl Weights {
         }
         let bytes_total = bytes_of.values().sum();
         let commonest = bytes_of.iter().max_by_key(|(_, bytes)| **bytes).map(|(format, _)| *format);
-        // a small model has more in its vision tower, and is called by its decoder all the same
+        // a small model has more bytes in its vision tower, but is still named after its decoder
         let decoders = Quant::ALL.into_iter().filter(|quant| !quant.is_uniform()).map(Quant::decoder_format);
         let decoders = decoders.rev().find(|format| bytes_of.contains_key(format));
         Ok(Self { tensors, bytes_total, dtype: decoders.or(commonest).unwrap_or(Format::Bf16) })
     }
 
-    /// The tensor of that full name.
+    /// Returns the tensor with the given full name.
     ///
     /// # Errors
-    /// [`WeightsError::Missing`] for a name outside the table or marked unused there.
+    /// [`WeightsError::Missing`] for a name that is not in the table or is marked unused there.
     pub fn tensor(&self, name: &str) -> Result<&TensorView, WeightsError> {
         self.tensors.get(name).ok_or_else(|| WeightsError::Missing { name: name.to_owned() })
     }
 
-    /// The matrix `{name}.weight`, with `{name}.bias` where the layer has one. A convolution's
-    /// `[n, channels, height, width]` comes as `[n, channels * height * width]`.
+    /// Returns the matrix `{name}.weight`, with `{name}.bias` if the layer has one. A convolution's
+    /// `[n, channels, height, width]` is returned as `[n, channels * height * width]`.
     ///
     /// ```
     /// use phi3v::kernels::Precision;
@@ -174,7 +174,7 @@ impl Weights {
     /// ```
     ///
     /// # Errors
-    /// [`WeightsError::Missing`] for a name outside the table or marked unused there.
+    /// [`WeightsError::Missing`] for a name that is not in the table or is marked unused there.
     pub fn linear(&self, name: &str, precision: Precision) -> Result<MatrixSource, WeightsError> {
         let weight = self.tensor(&names::weight(name))?;
         let bias = names::bias(name);
@@ -189,11 +189,11 @@ impl Weights {
         })
     }
 
-    /// All values of the tensor of that full name, widened to f32, in the order of the file.
+    /// Returns all values of the tensor with the given full name, widened to f32, in the order of the file.
     ///
     /// # Errors
-    /// [`WeightsError::Missing`] for a name outside the table or marked unused there, [`WeightsError::NotDense`] for a
-    /// quantized matrix.
+    /// [`WeightsError::Missing`] for a name that is not in the table or is marked unused there, [`WeightsError::NotDense`] for
+    /// a quantized matrix.
     pub fn vector(&self, name: &str) -> Result<Vec<f32>, WeightsError> {
         let view = self.tensor(name)?;
         let mut values = Vec::new();
@@ -215,26 +215,27 @@ impl Weights {
         }
     }
 
-    /// Bytes of all tensors that the model text reads, as they are stored.
+    /// Returns the stored bytes of all tensors that the model text reads.
     #[must_use]
     pub fn bytes_total(&self) -> u64 {
         self.bytes_total
     }
 
-    /// The format that holds most of the bytes; or one that only a decoder's matrix may have, such as `Q4`, where any has it.
+    /// Returns the format that holds most of the bytes. If any matrix has a format that is allowed only in the decoder, such
+    /// as `Q4`, returns that format instead.
     #[must_use]
     pub fn dtype(&self) -> Format {
         self.dtype
     }
 
-    /// How far the checkpoint is quantized; `None` for dense weights.
+    /// Returns the quantization of the checkpoint; `None` for dense weights.
     #[must_use]
     pub fn quant(&self) -> Option<Quant> {
         Quant::of(self.dtype)
     }
 }
 
-/// Checks one tensor against its line of the table.
+/// Checks one tensor against its entry in the table.
 fn view(tensor: Found, spec: &TensorSpec) -> Result<TensorView, WeightsError> {
     let Found { file, entry, packed } = tensor;
     if packed && entry.dtype == "U8" {
@@ -250,7 +251,7 @@ fn view(tensor: Found, spec: &TensorSpec) -> Result<TensorView, WeightsError> {
     Ok(TensorView { format, shape: entry.shape, bytes: entry.bytes })
 }
 
-/// Puts dense values into `out` as f32; false for a quantized format.
+/// Writes dense values to `out` as f32; returns false for a quantized format.
 fn widen(bytes: &[u8], format: Format, out: &mut Vec<f32>) -> bool {
     out.clear();
     let pairs = bytes.as_chunks::<2>().0.iter();

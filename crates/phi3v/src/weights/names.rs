@@ -1,48 +1,48 @@
-//! The names of the checkpoint's tensors, as the hub's files spell them, `pre_layrnorm` included: the table checks files
-//! by these names and the model text loads its parts by them, so that both cannot differ.
+//! The names of the checkpoint's tensors, as the hub's files spell them, `pre_layrnorm` included. The table checks files by
+//! these names and the model text loads its parts by them, so the two cannot differ.
 //!
-//! A layer's name goes without `.weight` and `.bias`: [`weight`] and [`bias`] add these.
+//! A layer's name is without `.weight` and `.bias`: [`weight`] and [`bias`] add these.
 
 /// The table of the text tokens' embeddings, `[vocab_size, hidden_size]`.
 pub const EMBED_TOKENS: &str = "model.embed_tokens";
-/// The norm after the last decoder layer, which logits are made from, `[hidden_size]`.
+/// The norm after the last decoder layer, from which logits are computed, `[hidden_size]`.
 pub const NORM: &str = "model.norm";
-/// The matrix that makes logits of the last rows, `[vocab_size, hidden_size]`.
+/// The matrix that computes logits from the last rows, `[vocab_size, hidden_size]`.
 pub const LM_HEAD: &str = "lm_head";
 
-/// The full name of a part of the vision tower.
+/// Expands to the full name of a part of the vision tower.
 macro_rules! vision_model {
     ($part:literal) => {
         concat!("model.vision_embed_tokens.img_processor.vision_model.", $part)
     };
 }
 
-/// The row of the tower's class embedding, a tensor of its own without `.weight`.
+/// The row of the tower's class embedding, a separate tensor without `.weight`.
 pub const CLASS_EMBEDDING: &str = vision_model!("embeddings.class_embedding");
-/// The convolution that makes rows of patches, `[hidden_size, 3, patch_size, patch_size]`.
+/// The convolution that turns patches into rows, `[hidden_size, 3, patch_size, patch_size]`.
 pub const PATCH_EMBEDDING: &str = vision_model!("embeddings.patch_embedding");
-/// What is added to each row of a tile by its place.
+/// The embedding that is added to each row of a tile by its position.
 pub const POSITION_EMBEDDING: &str = vision_model!("embeddings.position_embedding");
 /// The norm before the first encoder layer, with the hub's spelling.
 pub const PRE_LAYRNORM: &str = vision_model!("pre_layrnorm");
 /// The norm after the last encoder layer, which the model text does not read.
 pub const POST_LAYERNORM: &str = vision_model!("post_layernorm");
 
-/// The separator between an image and its global view, a tensor of its own without `.weight`.
+/// The separator between an image and its global view, a separate tensor without `.weight`.
 pub const GLB_GN: &str = "model.vision_embed_tokens.glb_GN";
-/// The separator that ends each row of patches, a tensor of its own without `.weight`.
+/// The separator that ends each row of patches, a separate tensor without `.weight`.
 pub const SUB_GN: &str = "model.vision_embed_tokens.sub_GN";
 /// The projector's two matrices, before and after its GELU.
 pub const IMG_PROJECTION: [&str; 2] =
     ["model.vision_embed_tokens.img_projection.0", "model.vision_embed_tokens.img_projection.2"];
 
-/// The full name of the matrix or of the norm's factors of the layer `name`.
+/// Returns the full name of the matrix, or of the norm's factors, of the layer `name`.
 #[must_use]
 pub fn weight(name: &str) -> String {
     format!("{name}.weight")
 }
 
-/// The full name of what the layer `name` adds to its product.
+/// Returns the full name of the bias of the layer `name`.
 #[must_use]
 pub fn bias(name: &str) -> String {
     format!("{name}.bias")
@@ -53,7 +53,7 @@ pub fn bias(name: &str) -> String {
 pub struct DecoderLayerNames {
     /// The norm before the attention.
     pub input_layernorm: String,
-    /// The matrix that makes queries, keys and values at once.
+    /// The matrix that computes queries, keys and values at once.
     pub qkv_proj: String,
     /// The matrix after the attention.
     pub o_proj: String,
@@ -65,7 +65,7 @@ pub struct DecoderLayerNames {
     pub down_proj: String,
 }
 
-/// The names of decoder layer `index`, counted from 0.
+/// Returns the names of decoder layer `index`, counted from 0.
 #[must_use]
 pub fn decoder_layer(index: usize) -> DecoderLayerNames {
     let name = |part: &str| format!("model.layers.{index}.{part}");
@@ -84,11 +84,11 @@ pub fn decoder_layer(index: usize) -> DecoderLayerNames {
 pub struct EncoderLayerNames {
     /// The norm before the attention.
     pub layer_norm1: String,
-    /// The matrix that makes queries.
+    /// The matrix that computes queries.
     pub q_proj: String,
-    /// The matrix that makes keys.
+    /// The matrix that computes keys.
     pub k_proj: String,
-    /// The matrix that makes values.
+    /// The matrix that computes values.
     pub v_proj: String,
     /// The matrix after the attention.
     pub out_proj: String,
@@ -100,7 +100,7 @@ pub struct EncoderLayerNames {
     pub fc2: String,
 }
 
-/// The names of the vision tower's encoder layer `index`, counted from 0.
+/// Returns the names of the vision tower's encoder layer `index`, counted from 0.
 #[must_use]
 pub fn encoder_layer(index: usize) -> EncoderLayerNames {
     let name = |part: &str| format!(vision_model!("encoder.layers.{}.{}"), index, part);

@@ -1,9 +1,9 @@
-//! phi3v's own file: a whole checkpoint, its matrices quantized, in one safetensors file.
+//! phi3v's own file: a whole checkpoint with quantized matrices in one safetensors file.
 //!
-//! The format is specified in docs/internals/weights-format.md. In short: `__metadata__` names the format and its
-//! version and holds the checkpoint's JSON files as text; a quantized matrix is a `U8` tensor of packed panels,
-//! `[panels, groups, block_bytes]` ([`phi3v_kernels::quant`]); every other tensor is as in the checkpoint. Packed
-//! tensors come first, on 64-byte borders of the file, so that the mapping can be computed with as it is.
+//! docs/internals/weights-format.md specifies the format. In short: `__metadata__` names the format and its version and
+//! holds the checkpoint's JSON files as text. A quantized matrix is a `U8` tensor of packed panels,
+//! `[panels, groups, block_bytes]` ([`phi3v_kernels::quant`]). All other tensors are as in the checkpoint. Packed tensors
+//! come first, at multiples of 64 bytes in the file, so that kernels can use the mapping directly.
 
 use super::safetensors::{self, Entry};
 use super::table::{Role, TensorSpec};
@@ -14,15 +14,15 @@ use phi3v_kernels::{Bytes, Format};
 use std::collections::HashMap;
 use std::path::Path;
 
-/// What the metadata's `format` says in a file of phi3v's own, and in no other.
+/// The metadata's `format` in phi3v's own files, and only in those.
 pub const FORMAT: &str = "phi3v";
-/// What the metadata's `version` says. A reader refuses every other.
+/// The metadata's `version`. Readers refuse any other.
 pub const VERSION: &str = "1";
-/// The checkpoint's files that the metadata holds, under their names.
+/// The checkpoint's files that the metadata holds under their names.
 pub const ATTACHED: [&str; 4] =
     ["config.json", "generation_config.json", "preprocessor_config.json", "tokenizer.json"];
 
-/// How far a checkpoint is quantized: the bits of its decoder, and of all else.
+/// The quantization of a checkpoint: the bits of its decoder, and of all other matrices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Quant {
     /// All matrices in 8 bits: near lossless.
@@ -32,17 +32,17 @@ pub enum Quant {
 }
 
 impl Quant {
-    /// Every way to quantize, the least lossy first.
+    /// All quantizations, the least lossy first.
     pub const ALL: [Self; Self::count(Self::Q8)] = [Self::Q8, Self::Q4];
 
-    /// A match counts, so that a new way does not compile without its place in [`ALL`](Self::ALL).
+    /// Uses a match, so that a new variant does not compile until it is added to [`ALL`](Self::ALL).
     const fn count(any: Self) -> usize {
         match any {
             Self::Q8 | Self::Q4 => 2,
         }
     }
 
-    /// The way whose decoder is held in `format`; `None` for a dense format.
+    /// Returns the quantization whose decoder is stored in `format`; `None` for a dense format.
     #[must_use]
     pub fn of(format: Format) -> Option<Self> {
         match format {
@@ -52,7 +52,7 @@ impl Quant {
         }
     }
 
-    /// The name on the command line and in the file's metadata: `q8` or `q4`.
+    /// Returns the name on the command line and in the file's metadata: `q8` or `q4`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -61,7 +61,7 @@ impl Quant {
         }
     }
 
-    /// The format of a tensor of that role; `None` for one that stays as it is.
+    /// Returns the format of a tensor with the given role; `None` if the tensor stays unchanged.
     #[must_use]
     pub fn format(self, role: Role) -> Option<Format> {
         match role {
@@ -71,12 +71,12 @@ impl Quant {
         }
     }
 
-    /// Whether the decoder's matrices are held as all others are.
+    /// Returns whether the decoder's matrices have the same format as all others.
     pub(super) fn is_uniform(self) -> bool {
         self.format(Role::Decoder) == self.format(Role::Sensitive)
     }
 
-    /// The format of the decoder's matrices, by which the whole is called.
+    /// Returns the format of the decoder's matrices, after which the quantization is named.
     #[must_use]
     pub fn decoder_format(self) -> Format {
         match self {
@@ -86,7 +86,7 @@ impl Quant {
     }
 }
 
-/// Whether a file is phi3v's own; every other is dense.
+/// Returns whether a file is in phi3v's own format; all others are dense.
 pub(super) fn is_packed(file: &str, metadata: &HashMap<String, String>) -> Result<bool, WeightsError> {
     match metadata.get("format").map(String::as_str) {
         None | Some("pt" | "np" | "numpy" | "tf" | "flax" | "mlx") => Ok(false),
@@ -98,7 +98,7 @@ pub(super) fn is_packed(file: &str, metadata: &HashMap<String, String>) -> Resul
     }
 }
 
-/// Checks a tensor of packed panels against its line of the table.
+/// Checks a tensor of packed panels against its entry in the table.
 pub(super) fn view(file: &str, entry: Entry, spec: &TensorSpec) -> Result<TensorView, WeightsError> {
     let (n, k) = spec.matrix();
     let mut shapes = Quant::ALL
@@ -114,14 +114,14 @@ pub(super) fn view(file: &str, entry: Entry, spec: &TensorSpec) -> Result<Tensor
             None => WeightsError::Dtype { file, name, dtype: entry.dtype },
         });
     };
-    // the parser has made sure that the bytes are as many as the dimensions say
+    // the parser has checked that the number of bytes matches the dimensions
     Ok(TensorView { format: shape.format(), shape: spec.shape.clone(), bytes: entry.bytes })
 }
 
-/// The files of the checkpoint that the quantized file `path` holds.
+/// Returns the files of the checkpoint that the quantized file `path` contains.
 ///
 /// # Errors
-/// [`WeightsError`] for a file that cannot be read, is no safetensors file or not one of phi3v's own.
+/// [`WeightsError`] for a file that cannot be read, is not a safetensors file or not one of phi3v's own.
 pub fn open(path: &Path) -> Result<Files, WeightsError> {
     let bytes = files::map_regular(path)
         .map_err(|source| WeightsError::Read(ReadError { path: path.to_owned(), source }))?;

@@ -1,4 +1,4 @@
-//! Random weights of any size, made in memory: for measuring without a checkpoint.
+//! Random weights of any size, made in memory: for benchmarks without a checkpoint.
 
 use super::quantized::Quant;
 use super::table::{self, TensorSpec};
@@ -14,23 +14,23 @@ const DEVIATION: f32 = 0.02;
 const Q8_DEVIATION: f32 = 73.9;
 const Q4_DEVIATION: f32 = 40.6;
 
-/// Bytes of the weights of a model of the shape `config` in the formats of `quant`, or all in bf16: known before there
-/// are any.
+/// Returns the bytes of the weights of a model with the shape `config` in the formats of `quant`, or all in bf16, without
+/// needing the weights.
 #[must_use]
 pub fn weights_bytes(config: &ModelConfig, quant: Option<Quant>) -> u64 {
     let used = table::tensors(config).into_iter().filter(|spec| spec.used);
     used.map(|spec| packed(&spec, quant).map_or(2 * spec.values(), PackedShape::bytes) as u64).sum()
 }
 
-/// The packed form of a tensor, where `quant` gives it one.
+/// Returns the packed shape of a tensor, if `quant` packs it.
 fn packed(spec: &TensorSpec, quant: Option<Quant>) -> Option<PackedShape> {
     let (n, k) = spec.matrix();
     quant.and_then(|q| q.format(spec.role)).and_then(|format| PackedShape::new(format, n, k))
 }
 
 impl Weights {
-    /// Weights for `config` in the formats of `quant`, or all in bf16. The values are pseudo-random and repeat from
-    /// panel to panel; norms are 1. Enough for a measurement, which depends on their sizes alone.
+    /// Returns weights for `config` in the formats of `quant`, or all in bf16. The values are pseudo-random and repeat from
+    /// panel to panel; norms are 1. This suffices for benchmarks, which depend only on the sizes.
     #[must_use]
     pub fn random(config: &ModelConfig, quant: Option<Quant>) -> Self {
         let mut random = Random(0x9e37_79b9_7f4a_7c15);
@@ -50,7 +50,7 @@ impl Weights {
     }
 }
 
-/// The same random panel again and again, with scales that make its values as large as real ones.
+/// Repeats one random panel, with scales that make its values about as large as real ones.
 fn random_panels(shape: PackedShape, random: &mut Random) -> Bytes {
     let deviation = match shape.format() {
         Format::Q8 => Q8_DEVIATION,
@@ -66,7 +66,7 @@ fn random_panels(shape: PackedShape, random: &mut Random) -> Bytes {
     aligned(shape.bytes(), &panel)
 }
 
-/// `part` again and again, `length` bytes on a cache line's border, as in a mapped file.
+/// Repeats `part` to `length` bytes, aligned to a cache line as in a mapped file.
 fn aligned(length: usize, part: &[u8]) -> Bytes {
     const LINE: usize = 64;
     let mut bytes: Vec<u8> = Vec::with_capacity(length + LINE);
@@ -79,7 +79,7 @@ fn aligned(length: usize, part: &[u8]) -> Bytes {
     Bytes::from(bytes).slice(start..start + length)
 }
 
-/// bf16 values: random ones of a matrix, ones of a norm, zeros of a bias.
+/// Returns bf16 values: random ones for a matrix, ones for a norm, zeros for a bias.
 fn dense(spec: &TensorSpec, random: &mut Random) -> Bytes {
     let length = 2 * spec.values();
     if spec.name.ends_with(".bias") {

@@ -1,8 +1,8 @@
 //! One safetensors file: eight bytes of header length, a JSON header, then the tensors' bytes without gaps.
 //!
-//! The header is read by hand and not by the format's own crate, because a refusal has to name the tensor and a name
-//! given twice has to be seen. Nothing here trusts the file: the header's length is bounded before it is parsed, and
-//! what is returned lies within the file, does not overlap, and is exactly as long as its shape and dtype ask for.
+//! The header is parsed here and not by the format's own crate, because an error must name the tensor and repeated names
+//! must be detected. Nothing here trusts the file: the header's length is bounded before it is parsed. The returned
+//! tensors lie within the file, do not overlap, and are exactly as long as their shapes and dtypes require.
 
 use super::WeightsError;
 use phi3v_kernels::Bytes;
@@ -12,10 +12,10 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ops::Range;
 
-/// Longest header read: that of the 592 tensors has about 100 KiB.
+/// Longest header that is read: that of the 592 tensors has about 100 KiB.
 pub(super) const HEADER_BYTES_MAX: u64 = 16 << 20;
 
-/// Most dimensions of a tensor; the checkpoint has up to 4.
+/// Maximum dimensions of a tensor; the checkpoint has up to 4.
 const RANK_MAX: usize = 8;
 
 /// A parsed file. Tensors are in the order of the header.
@@ -79,7 +79,7 @@ impl<'de> Deserialize<'de> for Header {
     }
 }
 
-/// Reads the header of `bytes` and checks it against the file's length. `file` is its name for errors.
+/// Reads the header of `bytes` and checks it against the file's length. `file` is the file's name for errors.
 pub(super) fn parse(file: &str, bytes: &Bytes) -> Result<SafetensorsFile, WeightsError> {
     let (header, data) = split(file, bytes)?;
     let header: Header = serde_json::from_slice(&header)
@@ -92,7 +92,7 @@ pub(super) fn parse(file: &str, bytes: &Bytes) -> Result<SafetensorsFile, Weight
     Ok(SafetensorsFile { tensors, metadata: header.metadata })
 }
 
-/// Header and data of a file.
+/// Splits a file into header and data.
 fn split(file: &str, bytes: &Bytes) -> Result<(Bytes, Bytes), WeightsError> {
     let file_bytes = bytes.len() as u64;
     let truncated = |needed| WeightsError::Truncated { file: file.to_owned(), bytes: file_bytes, needed };
@@ -111,7 +111,7 @@ fn split(file: &str, bytes: &Bytes) -> Result<(Bytes, Bytes), WeightsError> {
     Ok((bytes.slice(8..data_start), bytes.slice(data_start..bytes.len())))
 }
 
-/// Tensors must fill `data_bytes` without gaps or overlaps.
+/// Checks that the tensors fill `data_bytes` without gaps or overlaps.
 fn check_layout(file: &str, header: &Header, data_bytes: usize) -> Result<(), WeightsError> {
     let mut spans: Vec<(Range<u64>, &str)> = header
         .tensors
@@ -150,14 +150,14 @@ fn check_layout(file: &str, header: &Header, data_bytes: usize) -> Result<(), We
     Ok(())
 }
 
-/// Checks one tensor's length against its shape. Its offsets have been checked to lie within `data`.
+/// Checks one tensor's length against its shape. The caller has checked that its offsets lie within `data`.
 fn entry(file: &str, name: String, description: Description, data: &Bytes) -> Result<Entry, WeightsError> {
     let [start, end] = description.data_offsets;
     let found = end - start;
     let expected = expected_bytes(&description.dtype, &description.shape);
     if expected != Some(found) {
         let (file, dtype, mut shape) = (file.to_owned(), description.dtype, description.shape);
-        // enough to see that there are too many
+        // enough to show that there are too many
         shape.truncate(RANK_MAX + 1);
         return Err(WeightsError::TensorBytes { file, name, dtype, shape, found });
     }
@@ -170,7 +170,7 @@ fn entry(file: &str, name: String, description: Description, data: &Bytes) -> Re
     })
 }
 
-/// Bytes of a tensor; `None` for an unknown dtype, too many dimensions or an overflow.
+/// Returns the bytes of a tensor; `None` for an unknown dtype, too many dimensions or an overflow.
 fn expected_bytes(dtype: &str, shape: &[u64]) -> Option<u64> {
     let value_bytes = match dtype {
         "BOOL" | "U8" | "I8" | "F8_E5M2" | "F8_E4M3" | "F8_E8M0" => 1,

@@ -1,25 +1,25 @@
-//! Which files of a folder hold the weights.
+//! Finds the files of a folder that hold the weights.
 
 use super::WeightsError;
 use crate::files::Files;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The file that holds all weights, where there is one file.
+/// The file that holds all weights, if there is a single file.
 pub const SINGLE_FILE: &str = "model.safetensors";
-/// The file that lists all tensors and the shard that holds each, where there are several.
+/// The file that lists all tensors and the shard that holds each, if there are several files.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
 
-/// Longest index read: the real one has 68 KiB.
+/// Longest index that is read: the real one has 68 KiB.
 const INDEX_BYTES_MAX: usize = 16 << 20;
-/// Most shards; the real model has 2.
+/// Maximum number of shards; the real model has 2.
 const SHARDS_MAX: usize = 256;
 
-/// The files of a checkpoint.
+/// The weight files of a checkpoint.
 pub(super) struct Shards {
     /// Plain file names, sorted.
     pub(super) names: Vec<String>,
-    /// The file each tensor is in; empty for a single file.
+    /// The file of each tensor; empty for a single file.
     pub(super) index: BTreeMap<String, String>,
 }
 
@@ -28,7 +28,7 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// The weight files among `files`. A single file goes before an index, as in the reference.
+/// Finds the weight files among `files`. A single file takes precedence over an index, as in the reference.
 pub(super) fn find(files: &Files) -> Result<Shards, WeightsError> {
     if files.get(SINGLE_FILE)?.is_some() {
         return Ok(Shards { names: vec![SINGLE_FILE.to_owned()], index: BTreeMap::new() });
@@ -41,10 +41,10 @@ pub(super) fn find(files: &Files) -> Result<Shards, WeightsError> {
     Ok(Shards { names: names.into_iter().cloned().collect(), index })
 }
 
-/// Tensor names and the plain file name of the shard that holds each, from the bytes of an index.
+/// Reads the bytes of an index: tensor names and the plain file name of the shard that holds each.
 ///
 /// # Errors
-/// [`WeightsError`] for what is not an index, and for a file name that leads out of the folder.
+/// [`WeightsError`] if the bytes are not an index, or if a file name leads out of the folder.
 pub fn parse_index(bytes: &[u8]) -> Result<BTreeMap<String, String>, WeightsError> {
     if bytes.len() > INDEX_BYTES_MAX {
         return Err(WeightsError::IndexSize { bytes: bytes.len(), limit: INDEX_BYTES_MAX });
@@ -60,7 +60,7 @@ pub fn parse_index(bytes: &[u8]) -> Result<BTreeMap<String, String>, WeightsErro
     Ok(weight_map)
 }
 
-/// Letters, digits, `-`, `_` and `.` only, not beginning with a dot: neither a path nor a device on any system.
+/// Accepts only letters, digits, `-`, `_` and `.`, not beginning with a dot: neither a path nor a device on any system.
 fn is_plain_file_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     name.len() <= 255 && name.ends_with(".safetensors") && !name.starts_with('.') && name.bytes().all(plain)

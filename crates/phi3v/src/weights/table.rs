@@ -1,7 +1,7 @@
-//! The one list of the checkpoint's tensors: name, shape, what may hold it, and whether the model text reads it.
+//! The single list of the checkpoint's tensors: name, shape, allowed formats, and whether the model text reads it.
 //!
-//! Loader, checker and quantizer all go by this list. Shapes are those of the hub's checkpoint, names those of
-//! [`names`]: 592 tensors for the real model.
+//! Loader, checker and quantizer all use this list. Shapes are those of the hub's checkpoint, names those of [`names`]:
+//! 592 tensors for the real model.
 
 use super::names::{self, DecoderLayerNames, EncoderLayerNames, bias, weight};
 use crate::config::{ModelConfig, VisionConfig};
@@ -9,27 +9,27 @@ use crate::config::{ModelConfig, VisionConfig};
 /// Side of the square of patches that the HD merge joins into one row: 2 x 2 patches.
 const MERGE: usize = 2;
 
-/// What a tensor is for, and with it which formats may hold it: any dense one, and those of [`Quant::format`].
+/// The purpose of a tensor, which decides its allowed formats: any dense one, and those of [`Quant::format`].
 ///
 /// [`Quant::format`]: super::quantized::Quant::format
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// A decoder layer's matrix: the bulk of the weights, quantized down to 4 bits.
     Decoder,
-    /// A matrix that is never held in less than 8 bits: lm_head, vision tower and projector.
+    /// A matrix that is never stored in less than 8 bits: lm_head, vision tower and projector.
     Sensitive,
     /// Norms, biases, embeddings and separators: always dense.
     Dense,
 }
 
-/// One tensor of the checkpoint: its name, its shape, and what it is for.
+/// One tensor of the checkpoint: its name, its shape, and its purpose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorSpec {
     /// Its full name, such as `model.layers.0.self_attn.qkv_proj.weight`.
     pub name: String,
-    /// Its shape; the first number counts output features of a matrix.
+    /// Its shape. The first number of a matrix is its number of output features.
     pub shape: Vec<usize>,
-    /// What it is for.
+    /// Its purpose.
     pub role: Role,
     /// Whether the model text reads it. The checkpoint also holds CLIP's last encoder layer and `post_layernorm`,
     /// which the feature `hidden_states[-2]` does not need: a file may leave them out.
@@ -37,13 +37,14 @@ pub struct TensorSpec {
 }
 
 impl TensorSpec {
-    /// Number of values of the tensor: the product of its shape.
+    /// Returns the number of values of the tensor: the product of its shape.
     #[must_use]
     pub fn values(&self) -> usize {
         self.shape.iter().product()
     }
 
-    /// Rows and columns of a matrix; a convolution's `[n, channels, height, width]` is `[n, channels * height * width]`.
+    /// Returns rows and columns of a matrix. A convolution's `[n, channels, height, width]` counts as
+    /// `[n, channels * height * width]`.
     #[must_use]
     pub fn matrix(&self) -> (usize, usize) {
         let n = self.shape.first().copied().unwrap_or(1);
@@ -51,7 +52,7 @@ impl TensorSpec {
     }
 }
 
-/// The tensors of the model that `config` describes.
+/// Returns the tensors of the model that `config` describes.
 #[must_use]
 pub fn tensors(config: &ModelConfig) -> Vec<TensorSpec> {
     let mut list = List(Vec::new());
@@ -67,7 +68,7 @@ pub fn tensors(config: &ModelConfig) -> Vec<TensorSpec> {
     list.0
 }
 
-/// Whether a tensor outside the list is known to hold nothing of its own: buffers that some exporters write, and the
+/// Returns whether a tensor that is not in the list is known to be redundant: buffers that some exporters write, and the
 /// vision embedding's second name for `model.embed_tokens`.
 #[must_use]
 pub fn is_ignored(name: &str) -> bool {
@@ -83,7 +84,7 @@ impl List {
         self.0.push(TensorSpec { name, shape: shape.to_vec(), role, used: true });
     }
 
-    /// A matrix `[n, k]` with its bias `[n]`.
+    /// Adds a matrix `[n, k]` with its bias `[n]`.
     fn add_biased(&mut self, name: &str, n: usize, k: usize) {
         self.add(weight(name), &[n, k], Role::Sensitive);
         self.add(bias(name), &[n], Role::Dense);

@@ -1,4 +1,4 @@
-//! Keywords that ask for something on a condition: `if`, and members that ask for others.
+//! Conditional keywords: `if`, and members that require others.
 
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -9,7 +9,7 @@ use super::shape::{Definitions, ObjectShape, Shape, either};
 use super::{Reader, Refused, outside};
 
 impl<'a> Reader<'a> {
-    /// What `if`, `then` and `else` leave of a shape.
+    /// Applies `if`, `then` and `else` to a shape.
     pub(super) fn conditional(
         &mut self,
         shape: &Rc<Shape>,
@@ -41,7 +41,7 @@ impl<'a> Reader<'a> {
         self.meet_or_refuse(shape, both, "if")
     }
 
-    /// What members that ask for others leave of a shape.
+    /// Applies the keywords for members that require others to a shape.
     pub(super) fn dependencies(
         &mut self,
         mut shape: Rc<Shape>,
@@ -60,7 +60,7 @@ impl<'a> Reader<'a> {
                         self.spend(names.len())?;
                         requiring(std::iter::once(name.as_str()).chain(names))
                     }
-                    // draft 3 has a name without a list
+                    // draft 3 allows a single name without a list
                     Value::String(needed) => requiring([name.as_str(), needed.as_str()].into_iter()),
                     part => {
                         let part =
@@ -76,7 +76,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Objects that have some members.
+/// Returns objects that have the given members.
 fn requiring<'a>(names: impl Iterator<Item = &'a str>) -> Rc<Shape> {
     let mut known = HashSet::new();
     let required = names.filter(|name| known.insert(*name)).map(str::to_owned).collect();

@@ -1,11 +1,11 @@
-//! Decimal numbers as they are written: compared and stepped without rounding.
+//! Decimal numbers in their written form: compared and stepped without rounding.
 
 use std::cmp::Ordering;
 
 /// A decimal number of any size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Decimal {
-    /// Below zero; never for zero itself.
+    /// Whether the number is below zero; false for zero itself.
     pub negative: bool,
     /// Digits before the point, without leading zeros; empty below 1.
     pub whole: String,
@@ -14,17 +14,17 @@ pub(super) struct Decimal {
 }
 
 impl Decimal {
-    /// Zero.
+    /// Returns zero.
     pub(super) fn zero() -> Self {
         Self { negative: false, whole: String::new(), fraction: String::new() }
     }
 
-    /// The whole number ten to the `exponent`.
+    /// Returns ten to the power of `exponent`.
     pub(super) fn power_of_ten(exponent: usize) -> Self {
         Self { whole: format!("1{}", "0".repeat(exponent)), ..Self::zero() }
     }
 
-    /// The value of a JSON number's text.
+    /// Parses the text of a JSON number.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (negative, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
         let (digits, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
@@ -49,34 +49,35 @@ impl Decimal {
         Self { negative, whole: whole.to_owned(), fraction: fraction.to_owned() }
     }
 
-    /// The number with the other sign.
+    /// Returns the number with the opposite sign.
     pub(super) fn negated(&self) -> Self {
         Self::new(!self.negative, &self.whole, &self.fraction)
     }
 
-    /// Whether it is zero.
+    /// Returns whether the number is zero.
     pub(super) fn is_zero(&self) -> bool {
         self.whole.is_empty() && self.fraction.is_empty()
     }
 
-    /// Digits before the point, at least one.
+    /// Returns the digits before the point, at least one.
     pub(super) fn whole_digits(&self) -> &str {
         if self.whole.is_empty() { "0" } else { &self.whole }
     }
 
-    /// The least number of at most `places` digits after the point that is not below this one; of numbers from zero on.
+    /// Returns the least number with at most `places` digits after the point that is not below this number, which must not
+    /// be negative.
     pub(super) fn rounded_up(&self, places: usize) -> Self {
         let down = self.rounded_down(places);
         if down == *self { down } else { down.stepped_up(places) }
     }
 
-    /// The greatest number of at most `places` digits after the point that is not above this one; of numbers from zero
-    /// on.
+    /// Returns the greatest number with at most `places` digits after the point that is not above this number, which must
+    /// not be negative.
     pub(super) fn rounded_down(&self, places: usize) -> Self {
         Self::new(false, &self.whole, self.fraction.get(..places).unwrap_or(&self.fraction))
     }
 
-    /// One unit of the last of `places` digits after the point more; of numbers from zero on.
+    /// Adds one unit of the last of `places` digits after the point. The number must not be negative.
     pub(super) fn stepped_up(&self, places: usize) -> Self {
         let mut digits = format!("0{}{:0<places$}", self.whole, self.fraction).into_bytes();
         for digit in digits.iter_mut().rev() {
@@ -89,7 +90,7 @@ impl Decimal {
         self.of_digits(digits, places)
     }
 
-    /// One unit of the last of `places` digits after the point less; of numbers of at least that unit.
+    /// Subtracts one unit of the last of `places` digits after the point. The number must be at least that unit.
     pub(super) fn stepped_down(&self, places: usize) -> Self {
         let mut digits = format!("0{}{:0<places$}", self.whole, self.fraction).into_bytes();
         for digit in digits.iter_mut().rev() {
@@ -108,8 +109,8 @@ impl Decimal {
         Self::new(self.negative, whole, fraction)
     }
 
-    /// The remainder of this number, seen as a multiple of ten to the minus `places`, by `divisor`. None if it is no such
-    /// multiple.
+    /// Returns the remainder by `divisor` of this number in units of ten to the minus `places`. Returns `None` if the number
+    /// is not a multiple of that unit.
     pub(super) fn remainder(&self, places: usize, divisor: u64) -> Option<u64> {
         if self.fraction.len() > places {
             return None;

@@ -13,7 +13,7 @@ use super::productions::{Productions, Symbol};
 use super::shape::{ArrayShape, ObjectShape, Shape, same};
 use super::{Refused, read, text};
 
-/// The grammar of a space followed by an answer that the schema validates.
+/// Returns the grammar of a space followed by an answer that the schema validates.
 pub(in super::super) fn grammar(schema: &Value) -> Result<GrammarInit, Refused> {
     let schema = read(schema)?;
     let mut writer = Writer { shapes: schema.definitions.clone(), ..Writer::default() };
@@ -34,7 +34,7 @@ pub(in super::super) fn grammar(schema: &Value) -> Result<GrammarInit, Refused> 
     })
 }
 
-/// The grammar of a space followed by one of some texts, which are no JSON.
+/// Returns the grammar of a space followed by one of some texts, which are not JSON.
 pub(in super::super) fn choices(texts: &[String]) -> Result<GrammarInit, Refused> {
     let mut productions = Productions::default();
     let texts = texts.iter().cloned().map(RegexAst::Literal).collect();
@@ -44,37 +44,38 @@ pub(in super::super) fn choices(texts: &[String]) -> Result<GrammarInit, Refused
     grammar.ok_or_else(|| Refused::new("there is none"))
 }
 
-/// States of the engine for all numbers with `multipleOf`: sixteen of the largest.
+/// Maximum states of the engine for all numbers with `multipleOf`: sixteen of the largest.
 const STATES_MAX: u64 = 1 << 16;
 
-/// Patterns and values that all strings of a grammar have to match, or not to.
+/// Maximum patterns and values that all strings of a grammar together must match or must not match.
 const HELD_MAX: usize = 100_000;
 
-/// Values that are counted at all.
+/// Maximum number of values that are enumerated.
 const DIFFERENT_MAX: usize = 200;
 
-/// Values of which an array without equal items may have any order. The grammar has a symbol for each set of them.
+/// Maximum number of values for which an array without equal items may have any order. The grammar has a symbol for each
+/// subset of them.
 const ANY_ORDER_MAX: usize = 6;
 
-/// References within one another that lead to such values.
+/// Maximum nesting of references that lead to such values.
 const LEVELS_OF_VALUES_MAX: usize = 8;
 
-/// A grammar as it is written.
+/// The state of writing a grammar.
 #[derive(Default)]
 struct Writer {
     productions: Productions,
     definitions: Vec<Symbol>,
-    /// What these stand for.
+    /// The shapes of the definitions.
     shapes: Vec<Rc<Shape>>,
     any: Option<Symbol>,
     any_text: Option<Symbol>,
-    /// States of what numbers are multiples of.
+    /// States for the divisors of numbers.
     states: u64,
     /// Repetitions and groups of the patterns.
     repetitions: usize,
-    /// Patterns and values that strings have to match, or not to.
+    /// Patterns and values that strings must match or must not match.
     held: usize,
-    /// What was left out of the grammar, which may then allow nothing.
+    /// What was left out of the grammar, which may therefore allow nothing.
     left_out: Option<Refused>,
 }
 
@@ -90,7 +91,7 @@ impl Writer {
             Shape::Object(shape) => self.object(shape),
             Shape::Either(shapes) => self.either(shapes),
             Shape::Definition(definition) => Ok(self.definitions[*definition]),
-            // scalars without a text among them
+            // scalar shapes that allow no text
             _ => self.productions.symbol(),
         }
     }
@@ -122,7 +123,7 @@ impl Writer {
         Ok(symbol)
     }
 
-    /// The scalars among the shapes become one text, so that the lexer sees one kind of word.
+    /// Merges the scalars among the shapes into one text, so that the lexer sees one kind of word.
     fn either(&mut self, shapes: &[Rc<Shape>]) -> Result<Symbol, Refused> {
         let symbol = self.productions.symbol()?;
         let mut texts = Vec::new();
@@ -147,7 +148,7 @@ impl Writer {
         Ok(symbol)
     }
 
-    /// The texts of a shape of values without parts, within the bounds on all of them together.
+    /// Returns the texts of a shape of scalar values, within the bounds on all of them together.
     fn scalar(&mut self, shape: &Shape) -> Result<Option<RegexAst>, Refused> {
         match shape {
             Shape::Number(shape) => self.states = self.states.saturating_add(shape.states()),
@@ -184,7 +185,7 @@ impl Writer {
         self.either(&[Rc::new(Shape::Values(values.to_vec()))])
     }
 
-    /// A value.
+    /// Returns the symbol of one value.
     fn value(&mut self, value: &Value) -> Result<Symbol, Refused> {
         let mut sequence = Vec::new();
         match value {
@@ -253,7 +254,7 @@ impl Writer {
         self.productions.choice(vec![vec![open, rest, close]])
     }
 
-    /// The values of a shape, where they can be counted.
+    /// Returns all values of a shape, if they can be enumerated.
     fn all_values(&self, shape: &Shape, levels: usize) -> Option<Vec<Value>> {
         let mut values = Vec::new();
         match shape {
@@ -283,7 +284,7 @@ impl Writer {
         Some(different)
     }
 
-    /// An array of some values, none of them twice: in any order where they are few, else in that of the schema.
+    /// Returns an array of some values, none of them twice: in any order if they are few, otherwise in the schema's order.
     fn array_of_different(&mut self, shape: &ArrayShape, values: &[Value]) -> Result<Symbol, Refused> {
         let items = values.iter().map(|value| self.value(value)).collect::<Result<Vec<_>, _>>()?;
         let inside = if items.len() <= ANY_ORDER_MAX {
@@ -296,7 +297,7 @@ impl Writer {
         self.productions.choice(vec![vec![open, inside, close]])
     }
 
-    /// What may stand between the brackets, from all items taken back to none.
+    /// Returns what may stand between the brackets, built backwards from the set of all items.
     fn any_order(&mut self, shape: &ArrayShape, items: &[Symbol]) -> Result<Symbol, Refused> {
         let comma = self.productions.literal(",")?;
         let mut after = HashMap::new();
@@ -338,16 +339,16 @@ impl Writer {
         self.productions.choice(vec![vec![open, inside, close]])
     }
 
-    /// A member whose name is none of `names`.
+    /// Returns a member whose name is none of `names`.
     fn other_members(&mut self, shape: &ObjectShape, names: &[&String]) -> Result<Option<Symbol>, Refused> {
-        // each is kept apart from the others
+        // each pattern is kept distinct from the others
         let repetitions: usize = shape.patterns.iter().map(|(pattern, _)| pattern.repetitions()).sum();
         self.repetitions = self.repetitions.saturating_add(repetitions);
         self.check_repetitions()?;
         let patterns: Vec<RegexAst> =
             shape.patterns.iter().map(|(pattern, _)| text::quoted(pattern.regex())).collect();
         let names: Vec<RegexAst> = names.iter().map(|name| quoted_name(name)).collect();
-        // what other patterns match is known of names without U+0000 only
+        // what other patterns match is known only for names without U+0000
         let leaves_nul_out = shape.patterns.iter().any(|(pattern, _)| pattern.leaves_nul_out());
         let all_names = if leaves_nul_out { text::quoted(text::without_nul()) } else { text::any() };
         let mut sequences = Vec::new();
@@ -375,8 +376,8 @@ impl Writer {
         Ok(if sequences.is_empty() { None } else { Some(self.productions.choice(sequences)?) })
     }
 
-    /// What stands between the braces of an object: the members in their order, then others. The members so far are
-    /// counted as far as it matters.
+    /// Returns what stands between the braces of an object: the members in their order, then others. The members so far are
+    /// counted only as far as the bounds require.
     fn sequence(&mut self, sequence: &Sequence) -> Result<Symbol, Refused> {
         let comma = self.productions.literal(",")?;
         let bound = sequence.min.max(sequence.max.unwrap_or(0)).max(1);
@@ -402,7 +403,7 @@ impl Writer {
         Ok(after[&0])
     }
 
-    /// Members with other names, after `count` members.
+    /// Returns members with other names, after `count` members.
     fn others(&mut self, sequence: &Sequence, count: u64) -> Result<Symbol, Refused> {
         let comma = self.productions.literal(",")?;
         let missing = sequence.min.saturating_sub(count);
@@ -410,7 +411,7 @@ impl Writer {
         let mut sequences = Vec::new();
         sequences.extend((missing == 0).then(Vec::new));
         if let Some(other) = sequence.others.filter(|_| budget != Some(0)) {
-            // a grammar cannot keep the names of several apart, so that they might be one member
+            // a grammar cannot keep the names of several members distinct, so they might be the same member
             if missing > 1 {
                 self.left_out = Some(Refused::new(format!(
                     "minProperties is {}, it can be followed only up to one above the named properties",
@@ -428,9 +429,9 @@ impl Writer {
 
 /// The members of an object.
 struct Sequence<'a> {
-    /// Those with a name, and whether they must be there.
+    /// The named members, and whether each is required.
     members: &'a [(Symbol, bool)],
-    /// One with another name.
+    /// A member with any other name.
     others: Option<Symbol>,
     min: u64,
     max: Option<u64>,
@@ -440,7 +441,7 @@ fn quoted_name(name: &str) -> RegexAst {
     text::quoted(RegexAst::Literal(name.to_owned()))
 }
 
-/// The text of a value without parts.
+/// Returns the text of a scalar value.
 fn literal(value: &Value) -> Option<RegexAst> {
     match value {
         Value::String(text) => Some(quoted_name(text)),
@@ -449,7 +450,7 @@ fn literal(value: &Value) -> Option<RegexAst> {
     }
 }
 
-/// The texts of a shape of values without parts; None if it has none, or is no such shape.
+/// Returns the texts of a shape of scalar values; `None` if it has none, or is not such a shape.
 fn scalar(shape: &Shape) -> Result<Option<RegexAst>, Refused> {
     let texts = match shape {
         Shape::Null => Some(RegexAst::Literal("null".to_owned())),

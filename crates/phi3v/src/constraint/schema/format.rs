@@ -1,40 +1,42 @@
-//! The formats of strings that the standard names.
+//! The string formats of the standard.
 //!
-//! Validators differ in what they take for one. So each format has two sets of strings. Answers are written from the
-//! narrower: the texts of its RFC, but for those that some validator in use refuses. What the author of a schema wrote, in
-//! `const`, in `enum` or as a name, is judged by the wider, and so is a finished answer: it holds whatever some validator takes.
+//! Validators differ in what they accept for a format. So each format has two sets of strings:
+//!
+//! - Answers are generated from the narrower set: the texts of the RFC, except those that some validator in use refuses.
+//! - Values that the author of a schema wrote (in `const`, in `enum` or as a name) and finished answers are checked
+//!   against the wider set, which contains whatever some validator accepts.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use llguidance::derivre::RegexAst;
 
-/// What a format counts for, in bytes, among patterns that must hold at once: its alternatives are told apart early.
+/// The bytes that a format counts as among patterns that must hold at once: its alternatives diverge early.
 pub(super) const BYTES_COUNTED: usize = 300;
 
 /// The strings of one format.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Format {
-    /// Regular expressions that a string of an answer matches as a whole, all of them.
+    /// Regular expressions that a string of an answer must all match as a whole.
     written: Vec<String>,
-    /// The one that any string of this format matches.
+    /// The regular expression that any string of this format matches.
     taken: String,
 }
 
 impl Format {
-    /// The format of a name. None where the name says something to people only: the standard does not know it, or it is
-    /// `regex`, for which validators differ in nearly everything.
+    /// Returns the format with a name. Returns `None` if the name is only informative: the standard does not know it, or it
+    /// is `regex`, for which validators differ in nearly everything.
     pub(super) fn named(name: &str) -> Option<&'static Self> {
         FORMATS.get(name)
     }
 
-    /// The strings that answers are written from.
+    /// Returns the strings that answers are generated from.
     pub(super) fn written(&self) -> RegexAst {
         let mut all: Vec<RegexAst> = self.written.iter().cloned().map(RegexAst::Regex).collect();
         if all.len() == 1 { all.remove(0) } else { RegexAst::And(all) }
     }
 
-    /// All strings that are taken for one of this format.
+    /// Returns all strings that are accepted for this format.
     pub(super) fn taken(&self) -> RegexAst {
         RegexAst::Regex(self.taken.clone())
     }
@@ -47,7 +49,7 @@ impl Format {
         Self { written: vec![written.to_owned()], taken: taken.to_owned() }
     }
 
-    /// The same where another expression holds too.
+    /// Adds an expression that must hold too.
     fn within(mut self, bound: &str) -> Self {
         self.written.push(bound.to_owned());
         self
@@ -61,14 +63,14 @@ static FORMATS: LazyLock<HashMap<&'static str, Format>> = LazyLock::new(|| {
 
 type Named = (&'static str, Format);
 
-/// Days, times and durations of RFC 3339.
+/// Dates, times and durations of RFC 3339.
 fn times() -> Vec<Named> {
     let day =
         date("(?:[1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])", "(?:0[48]|[2468][048]|[13579][26])00");
     let any_day = date("[0-9]{4}", "(?:[02468][048]|[13579][26])00");
     let minute = "(?:[01][0-9]|2[0-3]):[0-5][0-9]";
     let time = format!("{minute}:[0-5][0-9](?:\\.[0-9]+)?(?:[Zz]|[+-]{minute})");
-    // seconds and zone left out, leap seconds
+    // seconds and zone may be left out, and leap seconds are accepted
     let any_time = format!(
         "{minute}(?::(?:[0-5][0-9]|60)(?:[.,][0-9]+)?)?(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):?[0-5][0-9])?"
     );
@@ -87,7 +89,7 @@ fn times() -> Vec<Named> {
     ]
 }
 
-/// Days that there are in their years, leap days too, of the years and the centuries with a leap day that are given.
+/// Returns the expression of valid dates, including leap days, for the given years and the given leap centuries.
 fn date(year: &str, leap_century: &str) -> String {
     let days = "(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|\
         02-(?:0[1-9]|1[0-9]|2[0-8])";
@@ -95,11 +97,11 @@ fn date(year: &str, leap_century: &str) -> String {
     format!("(?:{year}-(?:{days})|(?:{leap_year})-02-29)")
 }
 
-/// Names of hosts (RFC 1123; RFC 5890 where they have other letters) and mail addresses (RFC 5321).
+/// Host names (RFC 1123; RFC 5890 for non-ASCII letters) and mail addresses (RFC 5321).
 fn hosts() -> Vec<Named> {
     let host = Format::of(&format!("{LABEL}(?:\\.{LABEL})*"), "[a-zA-Z0-9_.-]+").within(".{1,253}");
     let wide_label = wide_label();
-    // where letters become several, in bytes or in the ASCII that such names are sent as
+    // a letter may become several, in bytes or in the ASCII form in which such names are sent
     let wide_host = Format::of(&format!("{wide_label}(?:\\.{wide_label})*"), "[^\\x00-\\x20/:@]+")
         .within("(?:[!-~]{1,253}|.{1,84})");
     let atom = "[a-zA-Z0-9!#$%&'*+/=?^_`{|}~-]+";
@@ -109,7 +111,7 @@ fn hosts() -> Vec<Named> {
     let wide_atom = format!("[a-zA-Z0-9!#$%&'*+/=?^_`{{|}}~{WRITTEN_LETTERS}-]+");
     let wide_top = format!("(?:{top}|{LETTER}{{2,14}})");
     let wide_mail = format!("{wide_atom}(?:\\.{wide_atom})*@(?:{wide_label}\\.)+{wide_top}");
-    // addresses have 254 letters in all
+    // an address has at most 254 letters in total
     vec![
         ("hostname", host),
         ("idn-hostname", wide_host),
@@ -120,23 +122,23 @@ fn hosts() -> Vec<Named> {
     ]
 }
 
-/// A part of a host's name: letters, digits and hyphens, of 63 at most.
+/// A label of a host name: at most 63 letters, digits and hyphens.
 const LABEL: &str = "[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?";
 
-/// Letters of alphabets that validators take in the names of hosts: small ones, without those that stand for two.
+/// Letters of alphabets that validators accept in host names: lower case, without those that stand for two letters.
 const ALPHABETS: &str = "[a-z0-9[\\p{Ll}&&[ß-ž]--[ŀŉ]]ά-ώа-џґ]";
 
-/// The same of Chinese, Japanese and Korean.
+/// The same for Chinese, Japanese and Korean.
 const SIGNS: &str = "[a-z0-9ぁ-ゖァ-ヺー一-龥가-힣]";
 
-/// One of either.
+/// A letter of either.
 const LETTER: &str = "[a-z[\\p{Ll}&&[ß-ž]--[ŀŉ]]ά-ώа-џґぁ-ゖァ-ヺー一-龥가-힣]";
 
-/// Letters, capital ones too, to be put in a class.
+/// Letters, including capitals, for use in a class.
 const WRITTEN_LETTERS: &str = "[\\p{L}&&[À-ɏͰ-ԯぁ-ヿ一-龥가-힣]]";
 
-/// A part of a host's name that may have letters beyond ASCII. As it is sent, it has 63 letters at most, and hyphens in its
-/// third and fourth places mark that way of writing.
+/// Returns a label of a host name that may have letters beyond ASCII. In its sent form, a label has at most 63 letters,
+/// and hyphens in its third and fourth places mark that encoding.
 fn wide_label() -> String {
     let (end, hyphen) = ("[a-zA-Z0-9]", "[a-zA-Z0-9-]");
     let narrow = format!(
@@ -145,16 +147,17 @@ fn wide_label() -> String {
     format!("(?:{narrow}|(?:{ALPHABETS}-?){{0,29}}{ALPHABETS}|(?:{SIGNS}-?){{0,13}}{SIGNS})")
 }
 
-/// Four bytes.
+/// An address of four bytes.
 const IPV4: &str =
     "(?:(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\\.){3}(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])";
 
-/// Eight groups, the last two of which may be four bytes, and of which `::` stands for one or more (RFC 4291).
+/// Returns the expression of eight groups. The last two may be written as four bytes, and `::` stands for one or more
+/// groups (RFC 4291).
 fn ipv6() -> String {
     let group = "[0-9a-fA-F]{1,4}";
     let mut forms = vec![format!("(?:{group}:){{7}}{group}"), format!("(?:{group}:){{6}}{IPV4}")];
     for before in 0..=7 {
-        // a colon after each group before the gap is one of the two of the gap
+        // each group before the gap has a colon after it, and the last of these is one of the gap's two colons
         let head = if before == 0 { ":".to_owned() } else { format!("(?:{group}:){{{before}}}") };
         let after = 7 - before;
         forms.push(match after {
@@ -168,11 +171,11 @@ fn ipv6() -> String {
     format!("(?:{})", forms.join("|"))
 }
 
-/// Letters beyond ASCII of RFC 3987, to be put in a class.
+/// Letters beyond ASCII of RFC 3987, for use in a class.
 const BEYOND_ASCII: &str =
     "\\u{A0}-\\u{D7FF}\\u{F900}-\\u{FDCF}\\u{FDF0}-\\u{FFEF}\\u{10000}-\\u{1FFFD}\\u{20000}-\\u{2FFFD}";
 
-/// Addresses of RFC 3986, of RFC 3987 where they have letters beyond ASCII, and templates of RFC 6570.
+/// Addresses of RFC 3986, or of RFC 3987 if they have letters beyond ASCII, and templates of RFC 6570.
 fn addresses() -> Vec<Named> {
     let taken = "[a-zA-Z][a-zA-Z0-9+.-]*:[^\\x00-\\x20]*";
     let taken_reference = "[^\\x00-\\x20]*";
@@ -180,7 +183,7 @@ fn addresses() -> Vec<Named> {
         let parts = Address::new(beyond, label);
         (Format::of(&parts.absolute(), taken), Format::of(&parts.reference(), taken_reference))
     };
-    // underscores are in use, though no host's name has them
+    // underscores are in use, though host names may not have them
     let label = "[a-zA-Z0-9_](?:[a-zA-Z0-9_-]{0,61}[a-zA-Z0-9_])?";
     let (uri, uri_reference) = of("", label);
     let (iri, iri_reference) = of(BEYOND_ASCII, &format!("(?:{label}|{})", wide_label()));
@@ -201,18 +204,18 @@ fn addresses() -> Vec<Named> {
 
 /// Regular expressions of the parts of an address.
 struct Address {
-    /// A letter of a path, slashes not among them.
+    /// A letter of a path, except slashes.
     letter: String,
-    /// The same in a first part without a scheme before it, which has no colon.
+    /// A letter of the first path segment of an address without a scheme, which has no colon.
     letter_without_colon: String,
     /// What follows two slashes.
     authority: String,
-    /// Query and fragment, each if there is one.
+    /// Query and fragment, both optional.
     end: String,
 }
 
 impl Address {
-    /// Of letters that may stand beside ASCII's, and parts of hosts' names.
+    /// Builds the parts from the letters allowed besides ASCII and the labels of host names.
     fn new(beyond: &str, label: &str) -> Self {
         let escaped = "%[0-9a-fA-F]{2}";
         let letter = |more: &str| format!("(?:[a-zA-Z0-9._~!$&'()*+,;={more}{beyond}-]|{escaped})");
@@ -229,13 +232,13 @@ impl Address {
         }
     }
 
-    /// A host and a path, or a path alone after two slashes.
+    /// Returns a host and a path, or a path alone after two slashes.
     fn after_slashes(&self) -> String {
         let Self { letter, authority, .. } = self;
         format!("//(?:{authority}(?:/(?:{letter}|/)*)?|/(?:{letter}|/)*)")
     }
 
-    /// With a scheme, and something after it.
+    /// Returns an address with a scheme, and something after it.
     fn absolute(&self) -> String {
         let Self { letter, end, .. } = self;
         let slashes = self.after_slashes();
@@ -244,7 +247,7 @@ impl Address {
         )
     }
 
-    /// With a scheme or without.
+    /// Returns an address with or without a scheme.
     fn reference(&self) -> String {
         let Self { letter, letter_without_colon, end, .. } = self;
         let (absolute, slashes) = (self.absolute(), self.after_slashes());
@@ -253,7 +256,7 @@ impl Address {
     }
 }
 
-/// Pointers into JSON (RFC 6901), and names that are unique (RFC 4122).
+/// JSON pointers (RFC 6901) and UUIDs (RFC 4122).
 fn pointers() -> Vec<Named> {
     let pointer = "(?:/(?:[^/~]|~[01])*)*";
     let relative = format!("(?:0|[1-9][0-9]*)(?:#|{pointer})");

@@ -1,10 +1,11 @@
-//! Patterns that begin with looking ahead, as those of pydantic's decimal numbers (without `max_digits`) and of passwords do: `^(?!A)B` matches what
-//! `^B` matches and `^(?:A)` does not. The engine cannot look ahead, but it holds several patterns at once.
+//! Patterns that begin with lookahead, such as pydantic's patterns of decimal numbers (without `max_digits`) and patterns
+//! of passwords. `^(?!A)B` matches what `^B` matches and `^(?:A)` does not. The engine has no lookahead, but it can hold
+//! several patterns at once.
 
 use super::Refused;
 use super::text::{Pattern, Use};
 
-/// A pattern of a schema: several that must match together, and some that must not.
+/// A pattern of a schema: several that must match together, and some that must not match.
 #[derive(Debug, Clone)]
 pub(super) struct Expression {
     pub held: Vec<Pattern>,
@@ -22,7 +23,7 @@ impl Expression {
         })
     }
 
-    /// It as one pattern.
+    /// Returns the expression as a single pattern.
     pub(super) fn alone(&self) -> Result<Pattern, Refused> {
         match (self.held.as_slice(), self.never.as_slice()) {
             ([pattern], []) => Ok(pattern.clone()),
@@ -30,7 +31,7 @@ impl Expression {
         }
     }
 
-    /// Whether it matches a string, with so much work that is left for it, from which is taken what it needs.
+    /// Returns whether the expression matches a string, and deducts the work it takes from `work`.
     pub(super) fn matches_within(&self, text: &str, work: &mut u64) -> Result<bool, Refused> {
         for pattern in &self.held {
             if !pattern.matches_within(text, work)? {
@@ -46,14 +47,14 @@ impl Expression {
     }
 }
 
-/// The parts of a pattern that looks ahead.
+/// The parts of a pattern with lookahead.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Parts {
     held: Vec<String>,
     never: Vec<String>,
 }
 
-/// What a pattern asks for that begins with looking ahead; None where it does not, or where it is more than that.
+/// Splits a pattern that begins with lookahead; returns `None` if it does not, or if it is more complex than that.
 fn looking_ahead(pattern: &str) -> Option<Parts> {
     let mut parts = Parts::default();
     let mut rest = pattern.strip_prefix('^')?;
@@ -64,7 +65,7 @@ fn looking_ahead(pattern: &str) -> Option<Parts> {
         rest = &group[end + 1..];
     }
     let looks = parts != Parts::default();
-    // one that is repeated, or that stands in one of several alternatives, says something else
+    // a repeated lookahead, or one inside one of several alternatives, has a different meaning
     if !looks || rest.starts_with(['*', '+', '?', '{']) || find_outside(rest, '|').is_some() {
         return None;
     }
@@ -72,7 +73,7 @@ fn looking_ahead(pattern: &str) -> Option<Parts> {
     Some(parts)
 }
 
-/// Where a sign first stands in a pattern, escaped ones and those in classes and groups left out.
+/// Finds the first occurrence of a sign in a pattern outside of escapes, classes and groups.
 fn find_outside(pattern: &str, sign: char) -> Option<usize> {
     let (mut escaped, mut in_class, mut open) = (false, false, 0_usize);
     for (index, letter) in pattern.char_indices() {

@@ -1,9 +1,9 @@
 //! A JSON schema as the set of values it allows, and that set as a grammar.
 //!
-//! A schema is read once, with a bound on the work and on the levels, references included; a keyword that cannot be
-//! followed exactly is refused by name. What the grammar allows is never more than what the schema allows; it is less in
-//! places where a smaller set serves as well: numbers have at most so many digits, names that the schema leaves open
-//! stay apart from those it names.
+//! A schema is read once, with a bound on the work and on the levels, including references. A keyword that cannot be
+//! followed exactly is refused by name. The grammar never allows more than the schema. It allows less in places where a
+//! smaller set is just as useful. For example, numbers have a limited number of digits, and names that the schema leaves
+//! open stay distinct from those it names.
 
 mod check;
 mod conditions;
@@ -39,7 +39,7 @@ pub(super) use emit::{choices, grammar};
 /// Why a schema cannot be followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refused {
-    /// What is wrong with it.
+    /// What is wrong with the schema.
     pub reason: String,
 }
 
@@ -49,26 +49,26 @@ impl Refused {
     }
 }
 
-/// Levels of a schema, references counted where they are looked into. The stack of [`super::STACK_BYTES`] holds
-/// several times as many.
+/// Maximum levels of a schema, including references that are followed. The stack of [`super::STACK_BYTES`] holds several
+/// times as many.
 const LEVELS_MAX: usize = 200;
 
-/// Steps of reading a schema and of meeting its parts with one another. The largest schemas in use take some thousand.
+/// Maximum steps of reading a schema and of intersecting its parts. The largest schemas in use take a few thousand.
 const STEPS_MAX: usize = 100_000;
 
-/// Entries of lists that are gone through in these steps: names, values of `enum`, patterns that must hold at once.
+/// Maximum list entries visited in these steps: names, values of `enum`, patterns that must hold at once.
 const ENTRIES_MAX: usize = 2_000_000;
 
-/// Patterns of names in one object: each is kept apart from every other.
+/// Maximum patterns of names in one object: each is kept distinct from every other.
 const NAME_PATTERNS_MAX: usize = 50;
 
-/// Items that an array must contain of a kind, at most.
+/// Maximum value of `minContains`.
 const CONTAINED_MAX: u64 = 100;
 
-/// How many more there may be than must, and places before the first.
+/// How many more matching items than the minimum there may be, and how many places may come before the first.
 const CONTAINED_MORE: u64 = 2;
 
-/// Keywords that restrict what is valid and cannot be followed.
+/// Keywords that restrict what is valid but are not supported.
 const NOT_FOLLOWED: [&str; 7] = [
     "unevaluatedItems",
     "unevaluatedProperties",
@@ -83,7 +83,7 @@ const NOT_FOLLOWED: [&str; 7] = [
 /// A definition that a reference has named.
 struct Definition {
     pointer: Pointer,
-    /// Whether it was named where schemas are read widely.
+    /// Whether the reference was read in wide mode ([`Reader::widely`]).
     wide: bool,
     state: State,
 }
@@ -95,20 +95,20 @@ enum State {
     Read(Rc<Shape>),
 }
 
-/// A schema as it is read.
+/// The state of reading a schema.
 struct Reader<'a> {
     root: &'a Value,
     references: References,
     definitions: Vec<Definition>,
     by_pointer: HashMap<(Pointer, bool), usize>,
-    /// Keys on the way to the place that is read.
+    /// The keys on the path to the current place.
     path: Pointer,
-    /// Whether more is read than the schema allows, never less, for what is outside of it.
+    /// Whether reading may produce more than the schema allows but never less, to find what is outside of it.
     wide: bool,
     level: usize,
     steps: usize,
     entries: usize,
-    /// Patterns that have been read, by what the schema has written.
+    /// Patterns that have been compiled, by their text in the schema.
     patterns: HashMap<&'a str, Expression>,
 }
 
@@ -213,7 +213,7 @@ fn read(root: &Value) -> Result<Schema, Refused> {
     })
 }
 
-/// Refuses patterns that might take the engine too long together.
+/// Refuses patterns that together might take the engine too long.
 fn check_patterns(root: &Value) -> Result<(), Refused> {
     let mut count = 0;
     let mut open = vec![root];
@@ -242,10 +242,10 @@ fn check_patterns(root: &Value) -> Result<(), Refused> {
 impl<'a> Reader<'a> {
     fn read_all(&mut self) -> Result<Schema, Refused> {
         let shape = self.read(self.root)?;
-        // reading one may name others
+        // reading one definition may name others
         let mut shapes = Vec::new();
         while shapes.len() < self.definitions.len() {
-            // what was read widely is in no grammar
+            // definitions read in wide mode are in no grammar
             let wide = self.definitions[shapes.len()].wide;
             shapes.push(if wide { Rc::new(Shape::Never) } else { self.shape(shapes.len())? });
         }
@@ -323,7 +323,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// What the keywords leave of a shape that are about what is outside of something.
+    /// Applies the keywords that exclude values (such as `not`) to a shape.
     fn turned_round(
         &mut self,
         mut shape: Rc<Shape>,
@@ -345,7 +345,7 @@ impl<'a> Reader<'a> {
         self.dependencies(shape, schema)
     }
 
-    /// Reads such that what is found holds all that the schema allows.
+    /// Reads so that the result contains all that the schema allows, and possibly more.
     fn widely<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, Refused>) -> Result<T, Refused> {
         let wide = std::mem::replace(&mut self.wide, true);
         let found = read(self)?;
@@ -353,7 +353,7 @@ impl<'a> Reader<'a> {
         Ok(found)
     }
 
-    /// What is in a shape and in one of the choices alone.
+    /// Returns what is in a shape and in exactly one of the choices.
     fn one_of(&mut self, shape: &Rc<Shape>, choices: &'a Value) -> Result<Rc<Shape>, Refused> {
         let written = list("oneOf", choices)?;
         let narrow = self.choices("oneOf", choices)?;
@@ -390,7 +390,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What is in both, where the second was made by leaving something out: that it is empty proves nothing.
+    /// Returns the intersection of two shapes. The second was made by leaving something out, so an empty intersection proves
+    /// nothing and is refused.
     fn meet_or_refuse(&mut self, a: &Rc<Shape>, b: Rc<Shape>, keyword: &str) -> Result<Rc<Shape>, Refused> {
         let shape = self.meet(a, b)?;
         if *shape == Shape::Never && **a != Shape::Never {
@@ -399,7 +400,8 @@ impl<'a> Reader<'a> {
         Ok(shape)
     }
 
-    /// Arrays with so many items of a kind: they stand first, or one among the first places where one is enough.
+    /// Returns arrays with the required number of items of a kind: those items stand first, or, if one is enough, it may
+    /// stand at one of the first places.
     fn containing(&mut self, value: &'a Value, schema: &'a Map<String, Value>) -> Result<Rc<Shape>, Refused> {
         let part = self.below("contains", |reader| reader.read(value))?;
         let least = count(schema, "minContains")?.unwrap_or(1);
@@ -458,7 +460,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// What `type` and the keywords of the types allow.
+    /// Returns what `type` and the keywords of the types allow.
     fn of_types(&mut self, schema: &'a Map<String, Value>) -> Result<Rc<Shape>, Refused> {
         let number = numbers(schema)?;
         let text = self.texts(schema)?;
@@ -496,7 +498,7 @@ impl<'a> Reader<'a> {
         if !keywords.iter().any(|&keyword| schema.contains_key(keyword)) {
             return Ok(None);
         }
-        // before draft 2020-12 a list of first items was called items, and what follows additionalItems
+        // before draft 2020-12, `items` was the list of first items, and `additionalItems` described the items after them
         let (first, others) = match schema.get("items") {
             Some(Value::Array(_)) if schema.contains_key("prefixItems") => {
                 return Err(Refused::new("items must be a schema beside prefixItems"));
@@ -564,7 +566,7 @@ impl<'a> Reader<'a> {
         Ok(Some(shape))
     }
 
-    /// Leaves members of some names in an object.
+    /// Keeps only members of an object whose names are allowed.
     fn keep_names(&mut self, shape: &mut ObjectShape, names: &Rc<Shape>) -> Result<(), Refused> {
         for (name, part) in &mut shape.members {
             if !contains(self, names, &Value::String(name.clone()))? {
@@ -604,7 +606,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// What the keywords of strings allow, or more; None without any of them.
+    /// Returns what the keywords of strings allow, or more; `None` without any of them.
     fn texts(&mut self, schema: &'a Map<String, Value>) -> Result<Option<TextShape>, Refused> {
         let keywords = ["minLength", "maxLength", "pattern", "format"];
         if !keywords.iter().any(|&keyword| schema.contains_key(keyword)) {
@@ -633,7 +635,7 @@ impl<'a> Reader<'a> {
         Ok(Some(shape))
     }
 
-    /// A pattern of the schema, which is compiled once however often its part is read.
+    /// Returns a pattern of the schema, which is compiled only once however often its part is read.
     fn pattern(&mut self, pattern: &'a str) -> Result<Expression, Refused> {
         if let Some(known) = self.patterns.get(pattern) {
             return Ok(known.clone());
@@ -667,7 +669,8 @@ fn list<'a>(keyword: &str, value: &'a Value) -> Result<&'a [Value], Refused> {
     }
 }
 
-/// The names of `required`. In draft 3 a member said it of itself; that it may be left out is what it is without it.
+/// Returns the names of `required`. In draft 3 it was a boolean of the member itself; `false` means the same as no
+/// keyword.
 fn required(schema: &Map<String, Value>) -> Result<Vec<&str>, Refused> {
     let names = match schema.get("required") {
         None | Some(Value::Bool(false)) => return Ok(Vec::new()),
@@ -677,7 +680,7 @@ fn required(schema: &Map<String, Value>) -> Result<Vec<&str>, Refused> {
     names.ok_or_else(|| Refused::new("required must be a list of names, beside properties"))
 }
 
-/// Whether `uniqueItems` asks for different items. Some write null for what they leave out.
+/// Returns whether `uniqueItems` asks for different items. Some schemas have null for an absent value.
 fn asks_unique(schema: &Map<String, Value>) -> Result<bool, Refused> {
     match schema.get("uniqueItems") {
         None | Some(Value::Null) => Ok(false),
@@ -686,7 +689,7 @@ fn asks_unique(schema: &Map<String, Value>) -> Result<bool, Refused> {
     }
 }
 
-/// A keyword that counts something.
+/// Reads a keyword whose value is a count.
 fn count(schema: &Map<String, Value>, keyword: &str) -> Result<Option<u64>, Refused> {
     let Some(value) = schema.get(keyword) else { return Ok(None) };
     let whole = |value: f64| value >= 0.0 && value.fract() == 0.0 && value <= 9e15;
@@ -696,7 +699,7 @@ fn count(schema: &Map<String, Value>, keyword: &str) -> Result<Option<u64>, Refu
     count.map(Some).ok_or_else(refused)
 }
 
-/// Values that the answer must hold to the digit.
+/// Returns the values, or refuses one that cannot be kept exactly: the answer must match it to the digit.
 fn exact_values(values: &[Value]) -> Result<Vec<Value>, Refused> {
     let mut open: Vec<&Value> = values.iter().collect();
     while let Some(value) = open.pop() {
@@ -714,19 +717,19 @@ fn exact_values(values: &[Value]) -> Result<Vec<Value>, Refused> {
     Ok(values.to_vec())
 }
 
-/// Whether a schema allows everything.
+/// Returns whether a schema allows everything.
 fn is_any(schema: &Value) -> bool {
     *schema == Value::Bool(true) || schema.as_object().is_some_and(Map::is_empty)
 }
 
-/// What the keywords of numbers allow; None without any of them.
+/// Returns what the keywords of numbers allow; `None` without any of them.
 fn numbers(schema: &Map<String, Value>) -> Result<Option<NumberShape>, Refused> {
     let number = |keyword: &'static str| match schema.get(keyword) {
         None => Ok(None),
         Some(Value::Number(number)) => Ok(Some(number)),
         Some(_) => Err(Refused::new(format!("{keyword} must be a number"))),
     };
-    // in draft 4 these say true beside the other bound
+    // in draft 4 these are booleans that modify the other bound
     let excludes = |keyword: &'static str| match schema.get(keyword) {
         Some(Value::Bool(excluded)) => Ok((None, *excluded)),
         _ => number(keyword).map(|number| (number, false)),

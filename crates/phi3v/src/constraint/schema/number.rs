@@ -1,8 +1,8 @@
 //! Numbers: bounds and multiples, kept exactly, and the texts they allow.
 //!
-//! Those who check an answer may read its numbers as doubles. So that the rounding never crosses a bound, a number with
-//! bounds has at most 15 digits, which doubles keep apart, or is whole; a bound of 2^53 and more that excludes itself is
-//! replaced by the next double. Numbers that the schema's own reader has rounded are treated likewise.
+//! A consumer of an answer may read its numbers as doubles. So that rounding never crosses a bound, a number with bounds
+//! either has at most 15 digits, which doubles keep distinct, or is whole. An exclusive bound of 2^53 or more is replaced
+//! by the next double. Numbers that the schema's own reader may have rounded are treated the same way.
 
 use llguidance::derivre::RegexAst;
 use serde_json::Number;
@@ -10,36 +10,36 @@ use serde_json::Number;
 use super::Refused;
 use super::decimal::Decimal;
 
-/// Digits that doubles keep apart.
+/// Number of digits that doubles keep distinct.
 const DOUBLE_DIGITS: usize = 15;
 
-/// Numbers that are not whole, also when they are read as doubles.
+/// Numbers that are not whole, even when they are read as doubles.
 const FRACTION: &str = r"-?(0|[1-9][0-9]{0,8})\.[0-9]{0,5}[1-9]";
 
-/// Digits of a whole number that no bound asks to be longer: those fit into 64 bits.
+/// Maximum digits of a whole number if no bound requires more: these fit into 64 bits.
 const WHOLE_DIGITS: usize = 18;
 
-/// Digits of the longest bounds. Larger ones are cut towards the inside of the range.
+/// Digits of the longest bounds. Larger bounds are cut towards the inside of the range.
 const BOUND_DIGITS: usize = 40;
 
-/// Digits after the point of the smallest bounds. Smaller ones are rounded towards the inside of the range.
+/// Digits after the point of the smallest bounds. Smaller bounds are rounded towards the inside of the range.
 const BOUND_PLACES: usize = 60;
 
-/// The largest number of which multiples are followed, without its zeros at the end: the engine has a state for each
-/// remainder, and looks through them for a way to the end. From 6,000 on that may take more than it is allowed.
+/// The largest supported `multipleOf`, without its trailing zeros. The engine has a state for each remainder, and searches
+/// the states for a way to the end. From 6,000 on, that may exceed the engine's limits.
 const MULTIPLE_MAX: u64 = 4_096;
 
-/// Digits after the point of numbers of which multiples are followed.
+/// Maximum digits after the point of a supported `multipleOf`.
 const MULTIPLE_PLACES: usize = 6;
 
 /// An end of a range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Bound {
-    /// Where the interval ends.
+    /// The value at which the range ends.
     pub value: Decimal,
-    /// The end itself is not part of the range.
+    /// Whether the value itself is outside of the range.
     pub excluded: bool,
-    /// Where the schema's own end is, if it is a double that cannot be taken as it is.
+    /// The bound stated in the schema, if it is a double that cannot be used unchanged.
     stated: Option<Decimal>,
 }
 
@@ -53,41 +53,41 @@ pub(super) struct Multiple {
 /// A set of numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct NumberShape {
-    /// Whether only whole numbers count.
+    /// Whether only whole numbers are in the set.
     pub whole: bool,
-    /// Whether only others count.
+    /// Whether only numbers that are not whole are in the set.
     pub fractional: bool,
     /// The lower end, if any.
     pub low: Option<Bound>,
     /// The upper end, if any.
     pub high: Option<Bound>,
-    /// What they are multiples of.
+    /// The divisor of all numbers of the set, if any.
     pub multiple: Option<Multiple>,
 }
 
-/// Whether the reader of the schema may have rounded the number.
+/// Returns whether the reader of the schema may have rounded the number.
 pub(super) fn may_be_rounded(number: &Number) -> bool {
     number.is_f64() && number.as_f64().is_some_and(|value| value.abs() >= 9_007_199_254_740_992.0)
 }
 
-/// The value of a number of the schema.
+/// Returns the value of a number of the schema.
 pub(super) fn decimal(number: &Number) -> Result<Decimal, Refused> {
     Decimal::parse(&number.to_string())
         .ok_or_else(|| Refused::new(format!("the number {number} is too long")))
 }
 
 impl Bound {
-    /// The lower end of a range as the schema has it, in a form that rounding does not cross.
+    /// Returns the lower end of a range of the schema, in a form that rounding does not cross.
     pub(super) fn low(number: &Number, excluded: bool) -> Result<Self, Refused> {
         let value = number.as_f64().unwrap_or(0.0);
-        // also where the schema had more digits than a double: then the next double is above it
+        // also if the schema had more digits than a double: then the next double is above the bound
         if may_be_rounded(number) || (excluded && !fits_64_bits(number) && value.abs() >= 1e15) {
             return Self::next(value.next_up(), number);
         }
         Ok(Self { value: decimal(number)?, excluded, stated: None })
     }
 
-    /// The upper end of a range as the schema has it, in a form that rounding does not cross.
+    /// Returns the upper end of a range of the schema, in a form that rounding does not cross.
     pub(super) fn high(number: &Number, excluded: bool) -> Result<Self, Refused> {
         let value = number.as_f64().unwrap_or(0.0);
         if may_be_rounded(number) || (excluded && !fits_64_bits(number) && value.abs() >= 1e15) {
@@ -115,7 +115,7 @@ fn fits_64_bits(number: &Number) -> bool {
     number.is_i64() || number.is_u64()
 }
 
-/// The tighter of two ends; `order` says which value is tighter.
+/// Returns the tighter of two ends; `order` says which value is tighter.
 fn tighter(a: Option<Bound>, b: Option<Bound>, order: std::cmp::Ordering) -> Option<Bound> {
     match (a, b) {
         (Some(a), Some(b)) => {
@@ -127,7 +127,7 @@ fn tighter(a: Option<Bound>, b: Option<Bound>, order: std::cmp::Ordering) -> Opt
 }
 
 impl Multiple {
-    /// Multiples of a number of the schema.
+    /// Returns the multiples of a number of the schema.
     pub(super) fn of(number: &Number) -> Result<Self, Refused> {
         let value = decimal(number)?;
         if value.is_zero() || value.negative {
@@ -144,7 +144,7 @@ impl Multiple {
         Ok(Self { coefficient, places })
     }
 
-    /// Numbers that are multiples of both.
+    /// Returns the numbers that are multiples of both.
     fn and(self, other: Self) -> Result<Self, Refused> {
         let places = self.places.max(other.places);
         let scaled = |multiple: Self| {
@@ -158,7 +158,7 @@ impl Multiple {
         Ok(Self { coefficient, places }.reduced())
     }
 
-    /// The same without zeros after the point.
+    /// Reduces the multiple to the fewest places after the point.
     fn reduced(mut self) -> Self {
         while self.places > 0 && self.coefficient.is_multiple_of(10) {
             self.coefficient /= 10;
@@ -167,12 +167,13 @@ impl Multiple {
         self
     }
 
-    /// Whether a number is one of them.
+    /// Returns whether a number is one of the multiples.
     pub(super) fn contains(self, value: &Decimal) -> bool {
         value.remainder(self.places, self.coefficient) == Some(0)
     }
 
-    /// The coefficient without zeros at the end, which the engine has so many states for, and these zeros.
+    /// Returns the coefficient without its trailing zeros, which is the engine's number of states, and the number of these
+    /// zeros.
     fn states(self) -> (u64, usize) {
         let mut coefficient = self.coefficient;
         let mut zeros = 0;
@@ -183,7 +184,7 @@ impl Multiple {
         (coefficient, zeros)
     }
 
-    /// The digits of such numbers, without sign.
+    /// Returns the digits of such numbers, without sign.
     fn digits(self) -> Result<RegexAst, Refused> {
         let (coefficient, zeros) = self.states();
         if coefficient > MULTIPLE_MAX {
@@ -209,7 +210,7 @@ fn gcd(mut a: u64, mut b: u64) -> u64 {
 }
 
 impl NumberShape {
-    /// Numbers that are in both.
+    /// Returns the numbers that are in both sets.
     pub(super) fn and(self, other: Self) -> Result<Self, Refused> {
         let multiple = match (self.multiple, other.multiple) {
             (Some(a), Some(b)) => Some(a.and(b)?),
@@ -224,13 +225,13 @@ impl NumberShape {
         })
     }
 
-    /// States that the engine has for what they are multiples of; none if [`Self::texts`] refuses so many.
+    /// Returns the number of the engine's states for the divisor; 0 if [`Self::texts`] refuses that many.
     pub(super) fn states(&self) -> u64 {
         let states = self.multiple.map(|multiple| multiple.states().0);
         states.filter(|&states| states <= MULTIPLE_MAX).unwrap_or(0)
     }
 
-    /// Whether a number is in it.
+    /// Returns whether a number is in the set.
     pub(super) fn contains(&self, value: &Decimal) -> bool {
         let above = |low: &Bound| *value > low.value || (*value == low.value && !low.excluded);
         let below = |high: &Bound| *value < high.value || (*value == high.value && !high.excluded);
@@ -241,7 +242,7 @@ impl NumberShape {
             && self.multiple.is_none_or(|multiple| multiple.contains(value))
     }
 
-    /// Numbers below those of a range, and above. Ends that were moved are left out.
+    /// Returns the numbers below and the numbers above the range. Ends that were moved are left out.
     pub(super) fn outside_bounds(&self) -> Vec<Self> {
         let turned = |bound: &Bound| {
             let exact = bound.stated.is_none() && bound.value.whole.len() <= DOUBLE_DIGITS;
@@ -253,7 +254,7 @@ impl NumberShape {
         below.into_iter().chain(above).collect()
     }
 
-    /// The numbers that are none of some values; None where one of these is too long to be kept apart.
+    /// Returns the numbers that equal none of some values; `None` if one of the values is too long to be kept distinct.
     pub(super) fn without(values: &[&Number]) -> Option<Vec<Self>> {
         let mut points = Vec::new();
         for value in values {
@@ -270,7 +271,7 @@ impl NumberShape {
         Some(lows.zip(highs).map(|(low, high)| Self { low, high, ..Self::default() }).collect())
     }
 
-    /// Whether it is seen at once that there are none.
+    /// Returns whether the set is obviously empty.
     pub(super) fn is_never(&self) -> bool {
         let ends = self.low.as_ref().zip(self.high.as_ref());
         (self.whole && self.fractional)
@@ -281,7 +282,7 @@ impl NumberShape {
             })
     }
 
-    /// Refuses bounds that were moved inwards such that nothing is left between them. For shapes without a text.
+    /// Refuses bounds that were moved inwards so far that nothing is left between them. Called for shapes without a text.
     pub(super) fn check_rounded_bounds(&self) -> Result<(), Refused> {
         let (Some(low), Some(high)) = (&self.low, &self.high) else { return Ok(()) };
         let moved = low.stated.is_some() || high.stated.is_some();
@@ -293,7 +294,7 @@ impl NumberShape {
         Ok(())
     }
 
-    /// Whether no number is in both.
+    /// Returns whether no number is in both sets.
     pub(super) fn is_apart_from(&self, other: &Self) -> bool {
         let before = |a: &Self, b: &Self| {
             a.high.as_ref().zip(b.low.as_ref()).is_some_and(|(high, low)| {
@@ -306,7 +307,7 @@ impl NumberShape {
             || before(other, self)
     }
 
-    /// The texts of the numbers; None if there are none.
+    /// Returns the texts of the numbers; `None` if there are none.
     pub(super) fn texts(&self) -> Result<Option<RegexAst>, Refused> {
         if self.fractional {
             let rest = Self { fractional: false, ..self.clone() };
@@ -343,10 +344,10 @@ impl NumberShape {
         Ok(if sides.is_empty() { None } else { Some(RegexAst::Or(sides)) })
     }
 
-    /// The texts of numbers from zero on between two ends.
+    /// Returns the texts of non-negative numbers between two ends.
     fn side(&self, low: Option<Bound>, high: Option<Bound>) -> Result<Option<RegexAst>, Refused> {
         let low = low.unwrap_or(Bound { value: Decimal::zero(), excluded: false, stated: None });
-        // beyond these digits a double does not show what a number is a multiple of
+        // a double with more digits than this does not show whether it is a multiple
         let exact = Bound { value: Decimal::power_of_ten(DOUBLE_DIGITS), excluded: true, stated: None };
         let high = tighter(high, self.multiple.map(|_| exact), std::cmp::Ordering::Less);
         if let Some(high) = &high
@@ -396,13 +397,13 @@ impl NumberShape {
     }
 }
 
-/// A number as it is written.
+/// Returns the text of a number.
 fn text(value: &Decimal) -> String {
     let point = if value.fraction.is_empty() { "" } else { "." };
     [value.whole_digits(), point, &value.fraction].concat()
 }
 
-/// Whole numbers from `least` to `most`, of any lengths.
+/// Matches whole numbers from `least` to `most`, which may differ in length.
 fn whole_range(least: &str, most: &str) -> String {
     let parts: Vec<String> = (least.len()..=most.len())
         .map(|length| {
@@ -416,7 +417,7 @@ fn whole_range(least: &str, most: &str) -> String {
     one_of(&parts)
 }
 
-/// Digits from `from` to `to`, which are as long as each other.
+/// Matches digits from `from` to `to`, which have the same length.
 fn same_length_range(from: &str, to: &str) -> String {
     let length = from.len();
     if length == 0 {
@@ -454,7 +455,7 @@ fn one_of(parts: &[String]) -> String {
     }
 }
 
-/// Numbers between two ends, with or without a fraction.
+/// Matches numbers between two ends, with or without a fraction.
 fn decimal_texts(low: &Bound, high: Option<Bound>) -> Option<RegexAst> {
     let low = match low.value.rounded_up(BOUND_PLACES) {
         value if value == low.value => low.clone(),
@@ -476,7 +477,7 @@ fn decimal_texts(low: &Bound, high: Option<Bound>) -> Option<RegexAst> {
     Some(RegexAst::And(parts.into_iter().map(RegexAst::Regex).collect()))
 }
 
-/// How numbers near two ends are written: with at most 15 digits after their zeros, or whole.
+/// Matches the notation of numbers near two ends: with at most 15 digits after their leading zeros, or whole.
 fn written(low: &Bound, high: Option<&Bound>) -> String {
     let zeros = |bound: &Bound| bound.value.fraction.bytes().take_while(|&digit| digit == b'0').count();
     let zeros = high.map_or(0, zeros).max(zeros(low)) + 4;
@@ -490,7 +491,7 @@ fn written(low: &Bound, high: Option<&Bound>) -> String {
     one_of(&parts)
 }
 
-/// Numbers from `low` on.
+/// Matches numbers from `low` upwards.
 fn at_least(low: &Bound) -> String {
     let whole = low.value.whole_digits();
     let next = low.value.rounded_down(0).stepped_up(0);
@@ -504,7 +505,7 @@ fn at_least(low: &Bound) -> String {
     format!("({whole}{fraction}|{above})")
 }
 
-/// Digits of a fraction of 0.`bound` and more.
+/// Matches the digits of a fraction of 0.`bound` or more.
 fn fraction_at_least(bound: &str, excluded: bool) -> String {
     let (digit, rest) = (bound.as_bytes()[0], &bound[1..]);
     let same = match (rest, excluded) {
@@ -517,7 +518,7 @@ fn fraction_at_least(bound: &str, excluded: bool) -> String {
     one_of(&parts)
 }
 
-/// Numbers up to `high`; None if there are none.
+/// Matches numbers up to `high`; `None` if there are none.
 fn at_most(high: &Bound) -> Option<String> {
     let whole = high.value.rounded_down(0);
     let mut parts = Vec::new();
@@ -536,7 +537,7 @@ fn at_most(high: &Bound) -> Option<String> {
     (!parts.is_empty()).then(|| one_of(&parts))
 }
 
-/// Digits of a fraction of 0.`bound` and less. The last digit of `bound` is not 0.
+/// Matches the digits of a fraction of 0.`bound` or less. The last digit of `bound` is not 0.
 fn fraction_at_most(bound: &str, excluded: bool) -> String {
     let (digit, rest) = (bound.as_bytes()[0], &bound[1..]);
     let mut parts = Vec::new();
@@ -567,7 +568,7 @@ mod tests {
         Some(builder.to_regex(texts))
     }
 
-    /// Every text of a number near the bounds is allowed exactly if it is in the range.
+    /// Every text of a number near the bounds is allowed if and only if it is in the range.
     #[test]
     fn all_pairs_of_bounds_allow_what_is_between_them() {
         let ends =

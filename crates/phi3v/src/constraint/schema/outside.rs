@@ -1,8 +1,9 @@
-//! What a schema does not allow, for keywords that say so: `not`, `oneOf`, `if`, dependencies.
+//! The values that a schema does not allow, for keywords that need them: `not`, `oneOf`, `if`, dependencies.
 //!
-//! A grammar cannot be turned round, a set of values by type can, but for a rest that is left out: what is found is
-//! outside of the shape for certain, and may be less than all that is. So a shape that is turned round must hold all that
-//! its schema allows: it is read widely, without what shapes hold less of than the schema means.
+//! A grammar has no complement, but a set of values by type does, up to a rest that is left out. So the result contains
+//! only values outside of the shape, but possibly not all of them. A shape to be complemented must therefore contain all
+//! that its schema allows: it is read in wide mode, which leaves out whatever would make the shape smaller than the
+//! schema means.
 
 use std::rc::Rc;
 
@@ -13,13 +14,13 @@ use super::number::NumberShape;
 use super::shape::{ArrayShape, Definitions, ObjectShape, Shape, both, either};
 use super::text::{Pattern, TextShape};
 
-/// Members, items and references within one another that are turned round. Deeper ones are left out.
+/// Maximum nesting of members, items and references that are complemented. Deeper ones are left out.
 const LEVELS_MAX: usize = 6;
 
-/// The value types, as far as their values are told apart here.
+/// The number of value types, as far as values are distinguished here.
 const TYPES: usize = 6;
 
-/// Values that are not in a shape.
+/// Returns values that are not in a shape.
 pub(super) fn outside(definitions: &mut dyn Definitions, shape: &Rc<Shape>) -> Result<Rc<Shape>, Refused> {
     below(definitions, shape, LEVELS_MAX)
 }
@@ -76,7 +77,7 @@ fn all_of_type(kind: usize) -> Rc<Shape> {
     })
 }
 
-/// All values but some. Of arrays and objects none, if there is one among them.
+/// Returns all values except the given ones. If an array is among them, the result has no arrays; likewise for objects.
 fn other_values(values: &[Value]) -> Vec<Rc<Shape>> {
     let mut shapes = Vec::new();
     if !values.contains(&Value::Null) {
@@ -128,7 +129,7 @@ fn texts(shape: &TextShape) -> Vec<Rc<Shape>> {
     shapes.into_iter().map(|shape| Rc::new(Shape::Text(shape))).collect()
 }
 
-/// Arrays with too few or too many items, or with a wrong one.
+/// Returns arrays with too few or too many items, or with an item that is not allowed.
 fn arrays(
     definitions: &mut dyn Definitions,
     shape: &ArrayShape,
@@ -153,7 +154,7 @@ fn arrays(
     Ok(shapes.into_iter().map(|shape| Rc::new(Shape::Array(shape))).collect())
 }
 
-/// Objects with too few or too many members, that lack one or have a wrong one.
+/// Returns objects with too few or too many members, and those that lack a member or have one that is not allowed.
 fn objects(
     definitions: &mut dyn Definitions,
     shape: &ObjectShape,

@@ -4,10 +4,10 @@ use serde_json::Value;
 
 use super::Refused;
 
-/// A place in a schema: the keys on the way to it, unescaped.
+/// A place in a schema: the keys on the path to it, unescaped.
 pub(super) type Pointer = Vec<String>;
 
-/// The place that the part of a `$ref` from its `#` on names; the empty one names the whole schema, as `#` does.
+/// Parses the part of a `$ref` from its `#` on. An empty reference names the whole schema, as `#` does.
 pub(super) fn parse(reference: &str) -> Result<Pointer, Refused> {
     let unusable = |why: &str| Refused::new(format!("the reference {reference:?} {why}"));
     let outside = || unusable("does not begin with #");
@@ -60,7 +60,7 @@ fn unescaped_tilde(key: &str) -> Option<String> {
     Some(out)
 }
 
-/// What stands at a place.
+/// Returns the value at a place.
 pub(super) fn find<'a>(schema: &'a Value, pointer: &Pointer) -> Option<&'a Value> {
     pointer.iter().try_fold(schema, |value, key| match value {
         Value::Object(members) => members.get(key),

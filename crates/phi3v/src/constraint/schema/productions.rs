@@ -1,4 +1,4 @@
-//! A context-free grammar while it is written: symbols, their alternatives, and what of them can be finished.
+//! A context-free grammar under construction: symbols, their alternatives, and which of them can produce a finite text.
 
 use std::collections::HashMap;
 
@@ -9,10 +9,10 @@ use llguidance::earley::{Grammar, SymIdx, SymbolProps};
 
 use super::Refused;
 
-/// Symbols of a grammar. The engine numbers them with 16 bits.
+/// Maximum symbols of a grammar. The engine numbers them with 16 bits.
 const SYMBOLS_MAX: usize = 20_000;
 
-/// Places of symbols in all alternatives together.
+/// Maximum places of symbols in all alternatives together.
 const PLACES_MAX: usize = 200_000;
 
 /// A symbol of the grammar.
@@ -23,11 +23,11 @@ pub(super) struct Symbol(usize);
 enum Production {
     /// Text of a regular expression.
     Text(RegexAst),
-    /// One of several sequences; without any it stands for nothing.
+    /// One of several sequences. A choice without sequences matches nothing.
     Choice(Vec<Vec<Symbol>>),
 }
 
-/// Symbols and what they stand for.
+/// The symbols and their productions.
 #[derive(Default)]
 pub(super) struct Productions {
     productions: Vec<Production>,
@@ -46,12 +46,12 @@ impl Productions {
         Ok(Symbol(self.productions.len() - 1))
     }
 
-    /// A symbol whose alternatives come later.
+    /// Returns a symbol whose alternatives are added later.
     pub(super) fn symbol(&mut self) -> Result<Symbol, Refused> {
         self.add(Production::Choice(Vec::new()))
     }
 
-    /// One more alternative of a symbol made by [`Self::symbol`].
+    /// Adds an alternative to a symbol made by [`Self::symbol`].
     pub(super) fn alternative(&mut self, symbol: Symbol, sequence: Vec<Symbol>) -> Result<(), Refused> {
         self.places += sequence.len() + 1;
         if self.places > PLACES_MAX {
@@ -63,7 +63,7 @@ impl Productions {
         Ok(())
     }
 
-    /// A choice of sequences.
+    /// Returns a choice of sequences.
     pub(super) fn choice(&mut self, sequences: Vec<Vec<Symbol>>) -> Result<Symbol, Refused> {
         let symbol = self.symbol()?;
         for sequence in sequences {
@@ -72,12 +72,12 @@ impl Productions {
         Ok(symbol)
     }
 
-    /// Texts of a regular expression.
+    /// Returns the texts of a regular expression.
     pub(super) fn text(&mut self, regex: RegexAst) -> Result<Symbol, Refused> {
         self.add(Production::Text(regex))
     }
 
-    /// A text.
+    /// Returns a literal text.
     pub(super) fn literal(&mut self, text: &str) -> Result<Symbol, Refused> {
         if let Some(&symbol) = self.literals.get(text) {
             return Ok(symbol);
@@ -87,7 +87,7 @@ impl Productions {
         Ok(symbol)
     }
 
-    /// `item` so many times, in a number of symbols that grows with the logarithm.
+    /// Repeats `item` exactly `times` times. The number of symbols grows with the logarithm of `times`.
     pub(super) fn repeat(&mut self, item: Symbol, times: u64) -> Result<Symbol, Refused> {
         if let Some(&symbol) = self.repeats.get(&(item, times)) {
             return Ok(symbol);
@@ -106,7 +106,7 @@ impl Productions {
         Ok(symbol)
     }
 
-    /// `item` up to so many times. Each number of times is written in one way only.
+    /// Repeats `item` at most `times` times. Each number of repetitions has only one derivation.
     pub(super) fn at_most(&mut self, item: Symbol, times: u64) -> Result<Symbol, Refused> {
         if let Some(&symbol) = self.at_mosts.get(&(item, times)) {
             return Ok(symbol);
@@ -125,7 +125,7 @@ impl Productions {
         Ok(symbol)
     }
 
-    /// `item` from `min` to `max` times.
+    /// Repeats `item` from `min` to `max` times.
     pub(super) fn between(&mut self, item: Symbol, min: u64, max: Option<u64>) -> Result<Symbol, Refused> {
         let least = self.repeat(item, min)?;
         let more = match max {
@@ -141,7 +141,7 @@ impl Productions {
         self.choice(vec![vec![least, more]])
     }
 
-    /// For each symbol whether it stands for a text that ends.
+    /// Returns, for each symbol, whether it can produce a finite text.
     fn finished(&self) -> Vec<bool> {
         let mut finished: Vec<bool> =
             self.productions.iter().map(|production| matches!(production, Production::Text(_))).collect();
@@ -165,7 +165,7 @@ impl Productions {
         finished
     }
 
-    /// The engine's grammar of a space followed by `start`; None if `start` stands for nothing that ends.
+    /// Returns the engine's grammar of a space followed by `start`; `None` if `start` cannot produce a finite text.
     pub(super) fn after_a_space(self, start: Symbol) -> anyhow::Result<Option<GrammarInit>> {
         let finished = self.finished();
         if !finished[start.0] {
@@ -180,7 +180,7 @@ impl Productions {
         let name = GrammarId::Name("answer".to_owned());
         grammar.make_gen_grammar(answer, GenGrammarOptions { grammar: name, temperature: None })?;
         grammar.add_rule(first, vec![space, answer])?;
-        // no white space between parts: it says nothing, costs tokens, and a small model may go on with it
+        // no white space between parts: it has no meaning, costs tokens, and a small model may never stop writing it
         let inside = lexer.setup_lexeme_class_with_skip(SkipSpec::unbounded(RegexAst::NoMatch))?;
         let begin = grammar.fresh_symbol_ext("start", props(inside, true));
         grammar.add_rule(answer, vec![begin])?;

@@ -1,4 +1,4 @@
-//! Where the references of a schema lead: to places, to parts with an `$id`, to anchors. None leads out of the schema.
+//! The targets of the references of a schema: places, parts with an `$id`, anchors. No target is outside of the schema.
 
 use std::collections::HashMap;
 
@@ -7,56 +7,56 @@ use serde_json::{Map, Value};
 use super::Refused;
 use super::pointer::{self, Pointer};
 
-/// Keywords whose values are no schemas, whatever they look like.
+/// Keywords whose values are not schemas, even if they look like schemas.
 const NO_SCHEMAS: [&str; 4] = ["const", "enum", "default", "examples"];
 
-/// Keywords whose members are schemas under names of the author's own, which say nothing.
+/// Keywords whose members are schemas under arbitrary names chosen by the author.
 const NAMED_SCHEMAS: [&str; 6] =
     ["properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"];
 
 /// The references of a schema.
 #[derive(Debug, Default)]
 pub(super) struct References {
-    /// By the place of their text in memory.
+    /// The targets, by the address in memory of the reference's text.
     targets: HashMap<usize, Result<Pointer, Refused>>,
 }
 
-/// A part that an address names.
+/// A part of the schema that has an address.
 struct Resource {
     address: String,
     pointer: Pointer,
     anchors: HashMap<String, Pointer>,
 }
 
-/// A place on a way through a schema.
+/// A place visited on a walk through a schema.
 struct Place<'a> {
     value: &'a Value,
     pointer: Pointer,
-    /// The resource that it is in.
+    /// The resource that contains the place.
     resource: usize,
-    /// Whether its members are schemas, and it is none.
+    /// Whether the members of the value are schemas while the value itself is not.
     is_of_names: bool,
 }
 
 impl<'a> Place<'a> {
-    /// The place of a part.
+    /// Returns the place of a part.
     fn below(&self, value: &'a Value, key: &str, resource: usize) -> Self {
         let pointer = [self.pointer.as_slice(), &[key.to_owned()]].concat();
         Self { value, pointer, resource, is_of_names: false }
     }
 }
 
-/// What is found on a way through a schema.
+/// What a walk through a schema has found.
 struct Walk<'a> {
     resources: Vec<Resource>,
-    /// References with the resource that they stand in.
+    /// References, each with the resource that contains it.
     references: Vec<(&'a Value, usize)>,
     /// The keyword of addresses, which draft 4 writes without a dollar.
     id: &'static str,
 }
 
 impl References {
-    /// Those of a schema, and where each leads.
+    /// Finds the references of a schema and resolves each one.
     pub(super) fn of(root: &Value) -> Self {
         let draft = root.get("$schema").and_then(Value::as_str).unwrap_or_default();
         let is_old = ["draft-03", "draft-04"].iter().any(|name| draft.contains(name));
@@ -96,7 +96,7 @@ impl References {
         Self { targets: walk.references.iter().map(target).collect() }
     }
 
-    /// Where a `$ref`, as it stands in the schema, leads.
+    /// Returns the target of a `$ref`, given as the value in the schema itself.
     pub(super) fn target(&self, reference: &Value) -> Result<&Pointer, Refused> {
         match self.targets.get(&(std::ptr::from_ref(reference) as usize)) {
             Some(Ok(pointer)) => Ok(pointer),
@@ -113,7 +113,7 @@ impl Resource {
 }
 
 impl<'a> Walk<'a> {
-    /// Notes what an object names and refers to; says which resource its parts are in.
+    /// Records what an object names and refers to. Returns the resource that contains the object's parts.
     fn visit(&mut self, members: &'a Map<String, Value>, pointer: &Pointer, mut resource: usize) -> usize {
         let word = |keyword: &str| members.get(keyword).and_then(Value::as_str);
         let id = word(self.id);
@@ -151,7 +151,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// An address within another (RFC 3986, 5.2), both without their fragments.
+/// Resolves an address against a base (RFC 3986, 5.2), both without their fragments.
 fn resolved(base: &str, address: &str) -> String {
     let scheme = |text: &str| {
         let end = text.find(|letter: char| !letter.is_ascii_alphanumeric() && !"+.-".contains(letter));
@@ -173,7 +173,7 @@ fn resolved(base: &str, address: &str) -> String {
     }
 }
 
-/// A path in the folder of another, without `.` and `..`.
+/// Resolves a path relative to the folder of another, without `.` and `..`.
 fn in_folder(before: &str, base: &str, path: &str) -> String {
     let folder = match base.rfind('/').filter(|_| !path.starts_with('/')) {
         Some(end) => &base[..=end],
@@ -214,7 +214,7 @@ mod tests {
         }
     }
 
-    /// Where the reference at a place of a schema leads, or why it leads nowhere.
+    /// Returns the target of the reference at a place of a schema, or why it has none.
     fn targets(schema: &Value) -> impl Fn(&str) -> Result<String, String> {
         let references = References::of(schema);
         move |place| {
@@ -283,7 +283,7 @@ mod tests {
         ] {
             assert_eq!(target(&format!("{place}/$ref")).as_deref(), Ok(expected), "{place}");
         }
-        // what stands below the keyword `default` is a value, also where the keyword is one of a member named `properties`
+        // what stands below the keyword `default` is a value, even if the keyword is one of a member named `properties`
         for place in ["/$defs/const/default", "/properties/properties/default"] {
             assert!(
                 target(&format!("{place}/$ref")).unwrap_err().contains("stands where no schema is"),

@@ -12,27 +12,27 @@ use super::text::{Pattern, TextShape};
 /// A set of JSON values.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Shape {
-    /// All values there are.
+    /// All values.
     Any,
-    /// No value at all.
+    /// No value.
     Never,
-    /// The value `null` alone.
+    /// Only the value `null`.
     Null,
     /// The values `true` and `false`.
     Boolean,
-    /// Just these values, compared exactly.
+    /// Only these values, compared exactly.
     Values(Vec<Value>),
-    /// Numbers of some interval.
+    /// A set of numbers.
     Number(NumberShape),
-    /// Strings of some form.
+    /// A set of strings.
     Text(TextShape),
-    /// Arrays of some items.
+    /// A set of arrays.
     Array(ArrayShape),
-    /// Objects of some members.
+    /// A set of objects.
     Object(ObjectShape),
-    /// The values of each shape.
+    /// The union of the shapes.
     Either(Vec<Rc<Shape>>),
-    /// Those of a definition.
+    /// The values of a definition.
     Definition(usize),
 }
 
@@ -43,9 +43,9 @@ pub(super) struct ArrayShape {
     pub first: Vec<Rc<Shape>>,
     /// Shape of all other items.
     pub others: Rc<Shape>,
-    /// Items that there are at least.
+    /// Minimum number of items.
     pub min: u64,
-    /// Items that there are at most.
+    /// Maximum number of items.
     pub max: Option<u64>,
     /// Whether no two items are equal.
     pub unique: bool,
@@ -56,15 +56,15 @@ pub(super) struct ArrayShape {
 pub(super) struct ObjectShape {
     /// Members by name, in the order of the answer.
     pub members: Vec<(String, Rc<Shape>)>,
-    /// Members by a pattern of the name. A name in `members` has been met with them already.
+    /// Members by a pattern of the name. Shapes in `members` already include the patterns that match their names.
     pub patterns: Vec<(Pattern, Rc<Shape>)>,
     /// Shape of all other members.
     pub others: Rc<Shape>,
-    /// Names that must be there.
+    /// Names that must be present.
     pub required: Vec<String>,
-    /// Members that there are at least.
+    /// Minimum number of members.
     pub min: u64,
-    /// Members that there are at most.
+    /// Maximum number of members.
     pub max: Option<u64>,
 }
 
@@ -88,7 +88,7 @@ impl Default for ObjectShape {
 }
 
 impl ObjectShape {
-    /// The shape of the member of a name.
+    /// Returns the shape of the member with a name.
     pub(super) fn member(&self, name: &str) -> Result<Rc<Shape>, Refused> {
         match self.members.iter().find(|(other, _)| other == name) {
             Some((_, shape)) => Ok(Rc::clone(shape)),
@@ -96,7 +96,7 @@ impl ObjectShape {
         }
     }
 
-    /// The shape of the member of a name that is not in `members`.
+    /// Returns the shape of the member with a name that is not in `members`.
     pub(super) fn unnamed(&self, name: &str) -> Result<Rc<Shape>, Refused> {
         let mut matching = Vec::new();
         for (pattern, shape) in &self.patterns {
@@ -111,12 +111,12 @@ impl ObjectShape {
         }
     }
 
-    /// Names that it has, in all its lists.
+    /// Returns the number of names in all lists of the shape.
     fn names(&self) -> usize {
         self.members.len() + self.required.len()
     }
 
-    /// Whether it is seen at once that there are none.
+    /// Returns whether the set is obviously empty.
     fn is_never(&self) -> bool {
         let never = self.members.iter().filter(|(_, shape)| **shape == Shape::Never);
         let never: HashSet<&str> = never.map(|(name, _)| name.as_str()).collect();
@@ -125,7 +125,7 @@ impl ObjectShape {
     }
 }
 
-/// The members of an object, to be found by their names.
+/// The members of an object, indexed by name.
 struct Members<'a> {
     object: &'a ObjectShape,
     by_name: HashMap<&'a str, &'a Rc<Shape>>,
@@ -141,13 +141,13 @@ impl<'a> Members<'a> {
         self.by_name.contains_key(name)
     }
 
-    /// The shape of the member of a name.
+    /// Returns the shape of the member with a name.
     fn member(&self, name: &str) -> Result<Rc<Shape>, Refused> {
         self.by_name.get(name).map_or_else(|| self.object.unnamed(name), |shape| Ok(Rc::clone(shape)))
     }
 }
 
-/// Values that others are looked for among.
+/// Values indexed for lookup.
 struct Among<'a> {
     texts: HashSet<&'a str>,
     others: Vec<&'a Value>,
@@ -171,12 +171,12 @@ impl<'a> Among<'a> {
 }
 
 impl ArrayShape {
-    /// The shape of the item at a place.
+    /// Returns the shape of the item at an index.
     pub(super) fn item(&self, index: usize) -> &Rc<Shape> {
         self.first.get(index).unwrap_or(&self.others)
     }
 
-    /// Whether it is seen at once that there are none.
+    /// Returns whether the set is obviously empty.
     fn is_never(&self) -> bool {
         let needed = usize::try_from(self.min).unwrap_or(usize::MAX).min(self.first.len() + 1);
         self.max.is_some_and(|max| max < self.min)
@@ -184,7 +184,7 @@ impl ArrayShape {
     }
 }
 
-/// The values of several shapes, without needless nesting.
+/// Returns the union of several shapes, without needless nesting.
 pub(super) fn either(shapes: Vec<Rc<Shape>>) -> Rc<Shape> {
     let mut all: Vec<Rc<Shape>> = Vec::new();
     let mut values = Vec::new();
@@ -207,37 +207,37 @@ pub(super) fn either(shapes: Vec<Rc<Shape>>) -> Rc<Shape> {
     }
 }
 
-/// What the definitions of a schema are.
+/// Access to the definitions of a schema, and the bounds on the work.
 pub(super) trait Definitions {
-    /// The shape of a definition.
+    /// Returns the shape of a definition.
     ///
     /// # Errors
-    /// It leads back to itself.
+    /// If the definition leads back to itself.
     fn shape(&mut self, definition: usize) -> Result<Rc<Shape>, Refused>;
 
-    /// The same; None where it is being read and leads back to itself.
+    /// Like [`shape`](Self::shape), but returns `None` if the definition is being read and leads back to itself.
     ///
     /// # Errors
-    /// Of what it is made of.
+    /// If a part of the definition is refused.
     fn known_shape(&mut self, definition: usize) -> Result<Option<Rc<Shape>>, Refused>;
 
-    /// Counts a step of work, a level below the one before.
+    /// Counts a step of work, one level below the previous one.
     ///
     /// # Errors
-    /// Too much of it, or too many levels.
+    /// If there are too many steps or too many levels.
     fn enter(&mut self) -> Result<(), Refused>;
 
-    /// The end of a step.
+    /// Ends a step.
     fn leave(&mut self);
 
-    /// Counts entries of lists that are gone through in a step.
+    /// Counts list entries that a step visits.
     ///
     /// # Errors
-    /// Too many of them.
+    /// If there are too many entries.
     fn spend(&mut self, entries: usize) -> Result<(), Refused>;
 }
 
-/// The values that are in both.
+/// Returns the intersection of two shapes.
 pub(super) fn both(
     definitions: &mut dyn Definitions,
     a: &Rc<Shape>,
@@ -379,7 +379,7 @@ fn both_objects(
     })
 }
 
-/// The members by pattern of an object that is met with one that has none.
+/// Returns the members by pattern of an object that is intersected with an object without patterns.
 fn with_others(
     definitions: &mut dyn Definitions,
     object: &ObjectShape,
@@ -390,7 +390,7 @@ fn with_others(
     object.patterns.iter().map(met).collect()
 }
 
-/// Whether a value is in a shape.
+/// Returns whether a value is in a shape.
 pub(super) fn contains(
     definitions: &mut dyn Definitions,
     shape: &Rc<Shape>,
@@ -465,7 +465,7 @@ fn contains_below(
     })
 }
 
-/// Whether two values are equal; 1 and 1.0 are.
+/// Returns whether two values are equal; 1 and 1.0 are.
 pub(super) fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) if a.is_f64() == b.is_f64() => a == b,
@@ -482,7 +482,7 @@ pub(super) fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// Whether it is certain that no value is in both.
+/// Returns whether it is certain that no value is in both shapes.
 pub(super) fn are_apart(
     definitions: &mut dyn Definitions,
     a: &Rc<Shape>,
@@ -530,7 +530,7 @@ fn are_apart_below(definitions: &mut dyn Definitions, a: &Rc<Shape>, b: &Rc<Shap
     })
 }
 
-/// Objects are apart when a member that one of them must have cannot be the same in the other.
+/// Objects are disjoint if a member that one of them requires cannot be the same in the other.
 fn objects_are_apart(
     definitions: &mut dyn Definitions,
     a: &ObjectShape,

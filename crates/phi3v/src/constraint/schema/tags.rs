@@ -1,5 +1,5 @@
-//! Members that tell the choices of a `oneOf` apart, such as `kind`: found in the schema as it is written, so that a choice
-//! which leads back to where it is read from need not be read for it.
+//! Members that distinguish the choices of a `oneOf`, such as `kind`. They are found in the schema as written, so a choice
+//! that leads back to the place being read need not be read for this.
 
 use std::collections::HashSet;
 
@@ -8,12 +8,12 @@ use serde_json::{Map, Value};
 use super::shape::Definitions;
 use super::{Reader, Refused, pointer};
 
-/// References that are followed to a choice, or to a member of it.
+/// Maximum number of references that are followed to a choice, or to a member of it.
 const REFERENCES_MAX: usize = 32;
 
 impl<'a> Reader<'a> {
-    /// Whether a member that must be there has other values in one choice than in the other: a text, one of several. One of the two
-    /// must allow objects alone. Where this is not so nothing is known.
+    /// Returns whether a required member has different values in the two choices, where each value is one of several strings.
+    /// One of the two choices must allow only objects. `false` means that nothing is known.
     pub(super) fn have_other_tags(&mut self, a: &'a Value, b: &'a Value) -> Result<bool, Refused> {
         self.spend(1)?;
         let (Some(a), Some(b)) = (self.followed(a), self.followed(b)) else { return Ok(false) };
@@ -33,7 +33,7 @@ impl<'a> Reader<'a> {
         Ok(false)
     }
 
-    /// An object of the schema, or what it refers to.
+    /// Returns an object of the schema, or the object it refers to.
     fn followed(&self, mut part: &'a Value) -> Option<&'a Map<String, Value>> {
         for _ in 0..REFERENCES_MAX {
             let members = part.as_object()?;
@@ -43,7 +43,7 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// The texts of a member; None if it may be something else.
+    /// Returns the possible strings of a member; `None` if it may be something else.
     fn tags(
         &mut self,
         choice: &'a Map<String, Value>,

@@ -11,26 +11,26 @@ use super::super::repetitions;
 use super::Refused;
 use super::format::{self, Format};
 
-/// Characters of the longest bound of a string. Longer ones are never needed: a `maxLength` above is cut to it.
+/// Maximum length bound of a string, in characters. A greater `maxLength` is cut to this: longer strings are never needed.
 const LENGTH_MAX: usize = 20_000;
 
-/// Work of one question to the engine about a pattern, in its units, some 100 ns each.
+/// Maximum work of one question to the engine about a pattern, in the engine's units of about 100 ns each.
 const WORK_MAX: u64 = 100_000;
 
-/// The largest product of the lengths of all patterns that must hold at once, since the engine compares every alternative
-/// of each with every one of the others.
+/// The largest product of the lengths of all patterns that must hold at once: the engine compares every alternative of
+/// each pattern with every alternative of the others.
 const PATTERNS_PRODUCT_MAX: usize = 1 << 20;
 
 /// A set of strings.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct TextShape {
-    /// Characters that there are at least.
+    /// Minimum number of characters.
     pub min: usize,
-    /// Characters that there are at most.
+    /// Maximum number of characters.
     pub max: Option<usize>,
-    /// All of these hold.
+    /// Patterns that must all match.
     pub patterns: Vec<Pattern>,
-    /// None of these holds.
+    /// Patterns of which none may match.
     pub never: Vec<Pattern>,
 }
 
@@ -38,31 +38,31 @@ pub(super) struct TextShape {
 #[derive(Clone)]
 pub(super) struct Pattern {
     source: Source,
-    /// The engine's form of it, made when it is first asked.
+    /// The engine's compiled form, made on first use.
     compiled: Rc<OnceCell<RefCell<Regex>>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Source {
-    /// Found anywhere in the text.
+    /// A pattern found anywhere in the text.
     Found {
         /// The pattern in the engine's syntax.
         pattern: String,
-        /// The one that answers are written from, where it is another: see [`Nul`].
+        /// The pattern that answers are generated from, if it differs: see [`Nul`].
         written: Option<String>,
     },
     /// The strings of a format.
     Format(&'static Format),
-    /// Is this string and no other.
+    /// Exactly this string.
     Literal(String),
 }
 
 /// What a pattern of the schema is read for.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Use {
-    /// For answers that are written, and strings that are there already.
+    /// For generating answers and for checking existing strings.
     Written,
-    /// For strings that are there already, alone.
+    /// Only for checking existing strings.
     Judged,
 }
 
@@ -83,13 +83,13 @@ impl Pattern {
         Self { source, compiled: Rc::default() }
     }
 
-    /// A pattern of the schema.
+    /// Reads a pattern of the schema.
     pub(super) fn new(pattern: &str, used: Use) -> Result<Self, Refused> {
         Self::read(pattern, false, used)
     }
 
-    /// A pattern of the schema that must not match: of the white space that validators differ in (`\s`) it has all. The dot
-    /// and the end of the text (`$`) are JavaScript's here as elsewhere.
+    /// Reads a pattern of the schema that must not match. Its `\s` contains all white space about which validators differ.
+    /// The dot and the end of the text (`$`) are JavaScript's, as everywhere here.
     pub(super) fn never(pattern: &str, used: Use) -> Result<Self, Refused> {
         Self::read(pattern, true, used)
     }
@@ -111,12 +111,12 @@ impl Pattern {
         Ok(pattern)
     }
 
-    /// The strings of a format. None where its name says something to people only.
+    /// Returns the strings of a format; `None` if the format's name is only informative.
     pub(super) fn format(name: &str) -> Option<Self> {
         Format::named(name).map(|format| Self::of(Source::Format(format)))
     }
 
-    /// The regular expression that answers are written from, of strings without quotes.
+    /// Returns the regular expression that answers are generated from, for strings without quotes.
     pub(super) fn regex(&self) -> RegexAst {
         match &self.source {
             Source::Found { pattern, written } => {
@@ -127,7 +127,7 @@ impl Pattern {
         }
     }
 
-    /// The regular expression that strings are judged by which are there already.
+    /// Returns the regular expression that existing strings are checked against.
     fn judged(&self) -> RegexAst {
         match &self.source {
             Source::Found { pattern, .. } => RegexAst::SearchRegex(pattern.clone()),
@@ -136,12 +136,12 @@ impl Pattern {
         }
     }
 
-    /// Whether answers are written from less than it matches: from the strings without U+0000 alone.
+    /// Returns whether answers are generated from fewer strings than the pattern matches: only from those without U+0000.
     pub(super) fn leaves_nul_out(&self) -> bool {
         matches!(self.source, Source::Found { written: Some(_), .. })
     }
 
-    /// Repetitions and groups, if the schema wrote it.
+    /// Returns the number of repetitions and groups, if the schema wrote the pattern.
     pub(super) fn repetitions(&self) -> usize {
         match &self.source {
             Source::Found { pattern, .. } => repetitions::count(pattern),
@@ -157,18 +157,18 @@ impl Pattern {
         }
     }
 
-    /// Strings of some length.
+    /// Returns the strings with a length in a range.
     pub(super) fn of_length(min: usize, max: Option<usize>) -> Self {
         let max = max.map(|max| max.min(LENGTH_MAX).to_string()).unwrap_or_default();
         Self::of(Source::Found { pattern: format!("^(?s:.{{{min},{max}}})$"), written: None })
     }
 
-    /// Just one string.
+    /// Returns exactly one string.
     pub(super) fn literal(text: &str) -> Self {
         Self::of(Source::Literal(text.to_owned()))
     }
 
-    /// Whether it is all that the schema means by it; where validators differ it is less.
+    /// Returns whether the pattern is all that the schema means by it. It is less if validators differ about it.
     pub(super) fn is_exact(&self) -> bool {
         match &self.source {
             Source::Found { pattern, .. } => {
@@ -179,12 +179,12 @@ impl Pattern {
         }
     }
 
-    /// Whether it matches a string that is there already: a finished answer, or a value or a name that the schema's author wrote.
+    /// Returns whether the pattern matches an existing string: a finished answer, or a value or name from the schema.
     pub(super) fn matches(&self, text: &str) -> Result<bool, Refused> {
         self.matches_within(text, &mut { WORK_MAX })
     }
 
-    /// Whether it matches a string, with so much work that is left for it, from which is taken what it needs.
+    /// Returns whether the pattern matches a string, and deducts the work it takes from `work`.
     pub(super) fn matches_within(&self, text: &str, work: &mut u64) -> Result<bool, Refused> {
         if let Source::Literal(literal) = &self.source {
             return Ok(literal == text);
@@ -216,7 +216,7 @@ fn too_complex() -> Refused {
 }
 
 impl TextShape {
-    /// Strings that are in both.
+    /// Returns the strings that are in both sets.
     pub(super) fn and(mut self, other: Self) -> Self {
         self.min = self.min.max(other.min);
         self.max = [self.max, other.max].into_iter().flatten().min();
@@ -225,24 +225,24 @@ impl TextShape {
         self
     }
 
-    /// Patterns that hold or do not.
+    /// Returns the number of patterns that must match or must not match.
     pub(super) fn held(&self) -> usize {
         self.patterns.len() + self.never.len()
     }
 
-    /// Whether it is seen at once that there are none.
+    /// Returns whether the set is obviously empty.
     pub(super) fn is_never(&self) -> bool {
         let never: HashSet<&Source> = self.never.iter().map(|pattern| &pattern.source).collect();
         self.max.is_some_and(|max| max < self.min)
             || self.patterns.iter().any(|pattern| never.contains(&pattern.source))
     }
 
-    /// Repetitions and groups of all patterns of the schema.
+    /// Returns the number of repetitions and groups of all patterns of the schema.
     pub(super) fn repetitions(&self) -> usize {
         self.patterns.iter().chain(&self.never).map(Pattern::repetitions).sum()
     }
 
-    /// Whether a string is in it.
+    /// Returns whether a string is in the set.
     pub(super) fn contains(&self, text: &str) -> Result<bool, Refused> {
         let length = text.chars().count();
         if length < self.min || self.max.is_some_and(|max| length > max) {
@@ -261,7 +261,7 @@ impl TextShape {
         Ok(true)
     }
 
-    /// The JSON texts; None if there are none.
+    /// Returns the JSON texts; `None` if there are none.
     pub(super) fn texts(&self) -> Result<Option<RegexAst>, Refused> {
         if self.min > LENGTH_MAX {
             return Err(Refused::new(format!("minLength is {}, the limit is {LENGTH_MAX}", self.min)));
@@ -281,7 +281,7 @@ impl TextShape {
         }
         let mut all: Vec<RegexAst> = self.patterns.iter().map(Pattern::regex).collect();
         all.extend(length.map(RegexAst::Regex));
-        // what is not to be matched is known of strings without it only
+        // what must not match is known only for strings without U+0000
         all.extend(self.never.iter().any(Pattern::leaves_nul_out).then(without_nul));
         let texts = match all.len() {
             0 => RegexAst::Regex("(?s:.*)".to_owned()),
@@ -300,7 +300,7 @@ impl TextShape {
     }
 }
 
-/// The patterns of both lists, in their order, each once.
+/// Returns the patterns of both lists, in their order, without duplicates.
 fn joined(mut list: Vec<Pattern>, more: Vec<Pattern>) -> Vec<Pattern> {
     let known: HashSet<&Source> = list.iter().map(|pattern| &pattern.source).collect();
     let new: Vec<Pattern> = more.into_iter().filter(|pattern| !known.contains(&pattern.source)).collect();
@@ -308,7 +308,7 @@ fn joined(mut list: Vec<Pattern>, more: Vec<Pattern>) -> Vec<Pattern> {
     list
 }
 
-/// The texts of `all` that are none of `taken`.
+/// Returns the texts of `all` that are not in `taken`.
 pub(super) fn without(all: RegexAst, taken: Vec<RegexAst>) -> RegexAst {
     if taken.is_empty() {
         return all;
@@ -316,47 +316,47 @@ pub(super) fn without(all: RegexAst, taken: Vec<RegexAst>) -> RegexAst {
     RegexAst::And(vec![all, RegexAst::Not(Box::new(RegexAst::Or(taken)))])
 }
 
-/// Whether no text is allowed.
+/// Returns whether no text is allowed.
 pub(super) fn is_empty(texts: &RegexAst) -> Result<bool, Refused> {
     let mut builder = RegexBuilder::new();
     let regex = builder.mk(texts).and_then(|regex| builder.into_regex_limited(regex, WORK_MAX));
     Ok(regex.map_err(|_| too_complex())?.always_empty())
 }
 
-/// Any string.
+/// Returns any string.
 pub(super) fn any() -> RegexAst {
     quoted(RegexAst::Regex("(?s:.*)".to_owned()))
 }
 
-/// Any string without U+0000, not as JSON writes it.
+/// Returns any string without U+0000, not in JSON notation.
 pub(super) fn without_nul() -> RegexAst {
     RegexAst::Regex("[^\\x00]*".to_owned())
 }
 
-/// Strings as JSON writes them.
+/// Returns strings in JSON notation.
 pub(super) fn quoted(texts: RegexAst) -> RegexAst {
     RegexAst::JsonQuote(Box::new(texts), JsonQuoteOptions::regular())
 }
 
-/// What becomes of U+0000 in a pattern.
+/// How U+0000 in a pattern is treated.
 ///
-/// The engine writes a class of all control characters, as JSON escapes them, with `\"` and `\\` among them, though the
-/// class may be without these two, as `[^"]` is. It does so with no class that lacks one of the control characters. So answers are
-/// written from classes without U+0000, but for those that hold the two, to which this does no harm, together with
-/// one another neither.
+/// When the engine writes a class that contains all control characters in JSON notation, it adds `\"` and `\\`, even if
+/// the class excludes these two, as `[^"]` does. It does not do so for a class that lacks one of the control characters.
+/// So answers are generated from classes without U+0000. Classes that contain both `"` and `\` are exempt: the fault does
+/// no harm to them, nor to intersections of them.
 #[derive(Clone, Copy, PartialEq)]
 enum Nul {
-    /// It stays, for strings that are there already.
+    /// U+0000 stays, for existing strings.
     Kept,
-    /// It is taken from classes that are without a quote or a backslash.
+    /// U+0000 is removed from classes that lack a quote or a backslash.
     LeftOut,
 }
 
 impl Nul {
-    /// A class as it is then.
+    /// Returns a class after this treatment.
     fn of_class(self, class: String) -> String {
         let is_short = || {
-            // one that is no class is refused with the whole pattern
+            // an invalid class is refused with the whole pattern
             let class = regex_syntax::parse(&class);
             class.is_ok_and(|class| has(&class, '\0') && !(has(&class, '"') && has(&class, '\\')))
         };
@@ -364,7 +364,7 @@ impl Nul {
     }
 }
 
-/// Whether a class has a letter of ASCII. One of a single letter is read as that letter.
+/// Returns whether a class contains an ASCII character. A class of a single letter is parsed as that letter.
 fn has(class: &Hir, letter: char) -> bool {
     match class.kind() {
         HirKind::Class(Class::Unicode(class)) => {
@@ -379,11 +379,12 @@ fn has(class: &Hir, letter: char) -> bool {
 #[derive(Clone, Copy)]
 struct Reading {
     nul: Nul,
-    /// Whether it has the characters that any of JavaScript, Python and the engine knows in a class, or those that all agree on.
+    /// Whether a class has all characters that any of JavaScript, Python and the engine gives it, or only those that all
+    /// three agree on.
     wide: bool,
 }
 
-/// A pattern of JSON Schema, which is one of JavaScript, in the engine's syntax.
+/// Translates a pattern of JSON Schema, which is a JavaScript pattern, into the engine's syntax.
 fn translated(pattern: &str, reading: Reading) -> Result<String, Refused> {
     let mut out = String::with_capacity(pattern.len());
     let mut letters = pattern.chars().peekable();
@@ -399,9 +400,9 @@ fn translated(pattern: &str, reading: Reading) -> Result<String, Refused> {
     Ok(out)
 }
 
-/// White space that JavaScript, Python and the engine know.
+/// White space that JavaScript, Python and the engine all know.
 const SPACE_OF_ALL: &str = r" \t\n\r\x0b\x0c";
-/// White space that one of them knows.
+/// White space that at least one of them knows.
 const SPACE_OF_ANY: &str = r"\s\x1c-\x1f\x85\ufeff";
 
 fn outside_escape(letters: &mut Letters<'_>, reading: Reading) -> Result<String, Refused> {
@@ -427,11 +428,12 @@ fn outside_escape(letters: &mut Letters<'_>, reading: Reading) -> Result<String,
 /// One item of a class, in the engine's syntax.
 enum Item {
     Letter(String),
-    /// Several characters, which no range begins or ends with.
+    /// Several characters, which cannot begin or end a range.
     Set(String),
 }
 
-/// What a backslash and a letter stand for in a class, or outside of one where it is the same, with most characters or fewest.
+/// Translates a backslash and a letter in a class, or outside of one if the meaning is the same. `most` selects the
+/// largest meaning, otherwise the smallest.
 fn escape(letter: Option<char>, most: bool) -> Result<Item, Refused> {
     let letter = letter.ok_or_else(|| Refused::new("a pattern ends with a backslash"))?;
     let set = |set: &str| Ok(Item::Set(set.to_owned()));
@@ -443,7 +445,7 @@ fn escape(letter: Option<char>, most: bool) -> Result<Item, Refused> {
         'W' => set("[^0-9A-Za-z_]"),
         's' => set(space),
         'S' => set(&format!("[^{no_space}]")),
-        // for the engine these are the ends of a word
+        // to the engine, these escapes are the ends of a word
         '/' | '<' | '>' => Ok(Item::Letter(letter.to_string())),
         'f' | 'n' | 'r' | 't' | 'v' => Ok(Item::Letter(format!("\\{letter}"))),
         letter if letter.is_ascii_punctuation() => Ok(Item::Letter(format!("\\{letter}"))),
@@ -454,8 +456,8 @@ fn escape(letter: Option<char>, most: bool) -> Result<Item, Refused> {
 
 type Letters<'a> = std::iter::Peekable<std::str::Chars<'a>>;
 
-/// A class after its opening bracket. Hyphens make ranges as in JavaScript, and nothing else that has a meaning in the
-/// engine's classes has one here.
+/// Translates a class after its opening bracket. Hyphens make ranges as in JavaScript. Nothing else that is special in
+/// the engine's classes is special here.
 fn class(letters: &mut Letters<'_>, wide: bool) -> Result<String, Refused> {
     let negated = letters.next_if_eq(&'^').is_some();
     let mut out = if negated { "[^" } else { "[" }.to_owned();
@@ -475,7 +477,7 @@ fn class(letters: &mut Letters<'_>, wide: bool) -> Result<String, Refused> {
         letters.next();
         match (first, item(letters, most)?) {
             (Item::Letter(first), Some(Item::Letter(last))) => out.extend([&first, "-", &last]),
-            // beside several characters the hyphen stands for itself
+            // next to several characters, the hyphen is literal
             (Item::Letter(first) | Item::Set(first), Some(Item::Letter(last) | Item::Set(last))) => {
                 out.extend([&first, r"\-", &last]);
             }
@@ -490,7 +492,7 @@ fn unclosed() -> Refused {
     Refused::new("a pattern cannot be used: unclosed character class")
 }
 
-/// The next item of a class; None at its end.
+/// Returns the next item of a class; `None` at its end.
 fn item(letters: &mut Letters<'_>, most: bool) -> Result<Option<Item>, Refused> {
     Ok(Some(match letters.next().ok_or_else(unclosed)? {
         ']' => return Ok(None),
@@ -507,7 +509,7 @@ fn item(letters: &mut Letters<'_>, most: bool) -> Result<Option<Item>, Refused> 
     }))
 }
 
-/// The digits of a character's number, with their braces if they have some.
+/// Reads the digits of a character code, including their braces if present.
 fn code(letters: &mut Letters<'_>, kind: char) -> Result<String, Refused> {
     if kind == 'u' && letters.peek() == Some(&'{') {
         return braced(letters);
@@ -521,7 +523,7 @@ fn code(letters: &mut Letters<'_>, kind: char) -> Result<String, Refused> {
     Err(Refused::new(format!("a pattern has \\{kind}, which {count} hexadecimal digits must follow")))
 }
 
-/// Everything to the closing brace.
+/// Reads everything up to the closing brace.
 fn braced(letters: &mut Letters<'_>) -> Result<String, Refused> {
     let mut text = String::new();
     if letters.peek() == Some(&'{') {
@@ -549,7 +551,7 @@ mod tests {
         let mut work = 10_000_000;
         assert!(pattern.matches_within(&text, &mut work).is_ok());
         assert!(work < 9_000_000, "{work} is left");
-        // work that has been done is not done again
+        // work that has been done is not repeated
         let left = work;
         assert!(pattern.matches_within(&text, &mut work).is_ok());
         assert_eq!(work, left);

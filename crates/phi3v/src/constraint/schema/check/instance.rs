@@ -1,9 +1,9 @@
-//! An answer as it was written: numbers to the digit, members in their order, names that come twice included.
+//! An answer as written: numbers to the digit, members in their order, including repeated names.
 
 use super::super::decimal::Decimal;
 use super::Unmet;
 
-/// Arrays and objects within one another that are read. The stack holds several times as many.
+/// Maximum nesting of arrays and objects. The stack holds several times as many.
 pub(super) const LEVELS_MAX: usize = 10_000;
 
 /// A JSON value of an answer.
@@ -15,7 +15,7 @@ pub(super) enum Instance<'a> {
     Boolean(bool),
     /// A number, with its text in the answer.
     Number(Decimal, &'a str),
-    /// A string, its escapes resolved.
+    /// A string with its escapes resolved.
     Text(String),
     /// An array of its items in order.
     Array(Vec<Self>),
@@ -24,7 +24,7 @@ pub(super) enum Instance<'a> {
 }
 
 impl Instance<'_> {
-    /// A text that equal values have in common: 1 and 1.0 are equal, the order of members counts for nothing.
+    /// Writes a text that equal values have in common: 1 and 1.0 are equal, and the order of members is ignored.
     pub(super) fn canonical(&self, out: &mut String) {
         match self {
             Self::Null => out.push_str("null"),
@@ -66,7 +66,7 @@ pub(super) fn read(answer: &str) -> Result<Instance<'_>, Unmet> {
 
 struct Reader<'a> {
     text: &'a str,
-    /// Bytes read so far.
+    /// Number of bytes read so far.
     at: usize,
     level: usize,
 }
@@ -76,7 +76,7 @@ impl<'a> Reader<'a> {
         Unmet::violated(format!("it is no JSON: it {how} (byte {})", self.at))
     }
 
-    /// The next byte that is no white space.
+    /// Returns the next byte that is not white space.
     fn peek(&mut self) -> Option<u8> {
         let rest = &self.text[self.at..];
         self.at += rest.len() - rest.trim_start_matches([' ', '\t', '\n', '\r']).len();

@@ -1,4 +1,4 @@
-//! What each keyword says of a value.
+//! What each keyword requires of a value.
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -16,11 +16,11 @@ use super::super::{Refused, asks_unique, count, pointer};
 use super::Unmet;
 use super::instance::{Instance, LEVELS_MAX};
 
-/// Parts of a schema that are looked at for one answer: an array of 4,096 items, each against some 50 parts. Each takes about
-/// a microsecond, where patterns are left out, and the other requests wait meanwhile.
+/// Maximum number of schema parts evaluated for one answer: an array of 4,096 items, each against about 50 parts. Each
+/// part takes about a microsecond, not counting patterns, and the other requests wait meanwhile.
 const STEPS_MAX: usize = 200_000;
 
-/// Work of the engine for all patterns of one answer, in its units, some 100 ns each.
+/// Maximum work of the engine for all patterns of one answer, in its units of about 100 ns each.
 const PATTERN_WORK_MAX: u64 = 2_000_000;
 
 type Outcome = Result<(), Unmet>;
@@ -31,13 +31,13 @@ pub(super) struct Checker<'a> {
     patterns: HashMap<&'a str, Expression>,
     formats: HashMap<&'a str, Option<Pattern>>,
     targets: &'a References,
-    /// References by the places of what they lead to and of the value that it is asked about.
+    /// Results of references, by the address of the target and of the value it is evaluated for.
     references: HashMap<(*const Value, *const ()), Reference>,
-    /// Names that were asked about as values, which keeps their places apart.
+    /// Names that were evaluated as values. They are kept so that their addresses stay distinct.
     names: Vec<Rc<Instance<'static>>>,
-    /// References that are being followed.
+    /// Number of references being followed.
     open: usize,
-    /// The first of these that was taken to be unmet, because following it led back to it.
+    /// The first open reference that was assumed to be unmet, because following it led back to it.
     assumed: Option<usize>,
     level: usize,
     steps: usize,
@@ -46,7 +46,7 @@ pub(super) struct Checker<'a> {
 
 /// What is known of a reference for one value.
 enum Reference {
-    /// It is being followed, after so many others.
+    /// The reference is being followed. The number is how many others were open before it.
     Open(usize),
     Known(Outcome),
 }
@@ -68,7 +68,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Whether a part of the schema validates a value.
+    /// Returns `Ok` if a part of the schema validates a value.
     pub(super) fn satisfies(&mut self, schema: &'a Value, value: &Instance<'_>) -> Outcome {
         self.level += 1;
         self.steps += 1;
@@ -133,7 +133,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Whether a part validates the value, where the answer may be turned round.
+    /// Returns whether a part validates the value, for uses that may negate the result.
     fn is_satisfied(&mut self, part: &'a Value, value: &Instance<'_>) -> Result<bool, Unmet> {
         match self.satisfies(part, value) {
             Ok(()) => Ok(true),
@@ -145,7 +145,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// How many of the choices validate the value; counts no further than `enough`.
+    /// Counts the choices that validate the value; stops at `enough`.
     fn satisfied(
         &mut self,
         choices: &'a [Value],
@@ -166,7 +166,7 @@ impl<'a> Checker<'a> {
         Ok(count)
     }
 
-    /// Follows a reference. One that leads back to itself about the same value allows nothing by this way.
+    /// Follows a reference. A reference that leads back to itself for the same value validates nothing this way.
     fn reference(&mut self, reference: &'a Value, value: &Instance<'_>) -> Outcome {
         let missing = || Unmet::undecided(format!("the reference {reference} leads nowhere"));
         let target = pointer::find(self.root, self.targets.target(reference)?).ok_or_else(missing)?;
@@ -185,7 +185,7 @@ impl<'a> Checker<'a> {
         let outcome = self.satisfies(target, value);
         self.open = before;
         if outcome.is_err() && self.assumed.is_some_and(|assumed| assumed < before) {
-            // it may be met after all, by what has been taken to be unmet
+            // the reference may be met after all, through one that was assumed to be unmet
             self.references.remove(&place);
         } else {
             self.references.insert(place, Reference::Known(outcome.clone()));
@@ -194,7 +194,7 @@ impl<'a> Checker<'a> {
         outcome
     }
 
-    /// What is wrong with a string.
+    /// Returns what is wrong with a string.
     fn text(&mut self, schema: &'a Map<String, Value>, text: &str) -> Result<Option<String>, Unmet> {
         let length = text.chars().count() as u64;
         if let Some(min) = count(schema, "minLength")?.filter(|&min| length < min) {
@@ -210,7 +210,7 @@ impl<'a> Checker<'a> {
         }
         if let Some(name) = schema.get("format").and_then(Value::as_str) {
             let format = self.formats.entry(name).or_insert_with(|| Pattern::format(name));
-            // a name that the standard does not have is for people
+            // a format name that the standard does not know is only informative
             if let Some(format) = format
                 && !format.matches_within(text, &mut self.pattern_work)?
             {
@@ -242,7 +242,7 @@ impl<'a> Checker<'a> {
                 error::count(length, "item")
             )));
         }
-        // before draft 2020-12 a list of first items was called items, and what follows additionalItems
+        // before draft 2020-12, `items` was the list of first items, and `additionalItems` described the items after them
         let (first, others) = match schema.get("items") {
             Some(Value::Array(_)) => ("items", "additionalItems"),
             _ => ("prefixItems", "items"),
@@ -281,7 +281,7 @@ impl<'a> Checker<'a> {
         members: &[(String, Instance<'_>)],
         object: &Instance<'_>,
     ) -> Outcome {
-        // of members with one name a reader takes one or the other: each is checked, and they count once
+        // of members with the same name, a reader may take any: each one is checked, but they count as one
         let names: HashSet<&str> = members.iter().map(|(name, _)| name.as_str()).collect();
         let length = names.len() as u64;
         if let Some(min) = count(schema, "minProperties")?.filter(|&min| length < min) {
@@ -314,7 +314,7 @@ impl<'a> Checker<'a> {
         self.dependencies(schema, object, &names)
     }
 
-    /// What members ask for of others.
+    /// Checks the members that other members require.
     fn dependencies(
         &mut self,
         schema: &'a Map<String, Value>,
@@ -376,15 +376,15 @@ fn violated(value: &Instance<'_>, what: &str) -> Unmet {
     Unmet::violated(format!("{value} {what}"))
 }
 
-/// Characters of a string that an error repeats.
+/// Maximum characters of a string that an error repeats.
 const TOLD_CHARS_MAX: usize = 40;
 
-/// The items of a keyword that is a list.
+/// Returns the items of a keyword that is a list.
 fn list<'a>(schema: &'a Map<String, Value>, keyword: &str) -> &'a [Value] {
     schema.get(keyword).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-/// The place of the first item that is equal to one before it.
+/// Returns the index of the first item that equals an earlier one.
 fn first_repeated(items: &[Instance<'_>]) -> Option<usize> {
     let mut seen = HashSet::new();
     items.iter().position(|item| {
@@ -426,7 +426,7 @@ fn check_values(schema: &Map<String, Value>, value: &Instance<'_>) -> Outcome {
     }
 }
 
-/// Whether a value of the answer is one of the schema, to the digit.
+/// Returns whether a value of the answer equals one of the schema, to the digit.
 fn is_same(value: &Instance<'_>, other: &Value) -> bool {
     match (value, other) {
         (Instance::Null, Value::Null) => true,
@@ -449,9 +449,9 @@ fn is_same(value: &Instance<'_>, other: &Value) -> bool {
     }
 }
 
-/// What is wrong with a number.
+/// Returns what is wrong with a number.
 fn check_number(schema: &Map<String, Value>, value: &Decimal) -> Result<Option<String>, Refused> {
-    // in draft 4 the excluded bounds say true beside the others
+    // in draft 4 the exclusive bounds are booleans that modify the other bounds
     let excluded = |keyword| schema.get(keyword) == Some(&Value::Bool(true));
     let bounds = [
         ("minimum", true, excluded("exclusiveMinimum")),

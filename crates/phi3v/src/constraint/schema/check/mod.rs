@@ -1,8 +1,9 @@
-//! The last look at a finished answer: the schema as it was written, keyword by keyword, on the answer as it was written.
+//! The final check of a finished answer: evaluates the schema as written, keyword by keyword, on the answer as written.
 //!
-//! It shares nothing with the grammar but how numbers, patterns and references are read: neither the sets of values that
-//! the schema's parts were met to, nor their texts. So a fault in those ends an answer with an error, and is never told
-//! as an answer that validates. A keyword that a grammar cannot hold needs an arm in [`keywords`] to be decided here.
+//! The check shares with the grammar only how numbers, patterns and references are read. It uses neither the sets of
+//! values into which the schema's parts were combined, nor their texts. So a bug in those ends an answer with an error,
+//! and is never reported as an answer that validates. A keyword that a grammar cannot enforce needs an arm in
+//! [`keywords`] to be decided here.
 
 mod instance;
 mod keywords;
@@ -18,17 +19,17 @@ use keywords::Checker;
 use unique::OpenArrays;
 pub(in super::super) use unique::Outlook;
 
-/// Why an answer is not taken.
+/// Why an answer is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Unmet {
-    /// The schema does not validate it.
+    /// The schema does not validate the answer.
     Violated {
-        /// Names and indices on the way to the part that is wrong, each after a slash.
+        /// Names and indices on the path to the wrong part, each after a slash.
         place: String,
-        /// What the schema does not allow about it.
+        /// What the schema does not allow about that part.
         reason: String,
     },
-    /// To find out would take too much.
+    /// Deciding would take too much work.
     Undecided(Refused),
 }
 
@@ -41,7 +42,7 @@ impl Unmet {
         Self::Undecided(Refused::new(reason))
     }
 
-    /// The same of a member or an item.
+    /// Returns the error with a member or an item prepended to its place.
     fn within(self, key: impl std::fmt::Display) -> Self {
         match self {
             Self::Violated { place, reason } => Self::Violated { place: format!("/{key}{place}"), reason },
@@ -66,20 +67,21 @@ pub(in super::super) struct Check {
 }
 
 impl Check {
-    /// The check of a schema of which there is a grammar.
+    /// Returns the check of a schema for which there is a grammar.
     pub(in super::super) fn new(schema: Value) -> Self {
         Self { unique: unique::is_asked_for(&schema), references: References::of(&schema), schema }
     }
 
-    /// Whether some array must have different items.
+    /// Returns whether some array must have different items.
     pub(in super::super) fn asks_for_unique_items(&self) -> bool {
         self.unique
     }
 
-    /// The arrays of different items that an answer is within; None where none of them has an item that could come again.
+    /// Returns the arrays of different items that are still open at the end of an answer; `None` if none of them has an item
+    /// that could be repeated.
     ///
     /// # Errors
-    /// [`ConstraintError::TooComplex`] where the answer has too many levels.
+    /// [`ConstraintError::TooComplex`] if the answer has too many levels.
     pub(in super::super) fn open_arrays<'a>(
         &self,
         answer: &'a [u8],
@@ -89,10 +91,10 @@ impl Check {
         Ok(Some(arrays).filter(|arrays| !arrays.is_empty()))
     }
 
-    /// Whether the schema validates the answer. Takes much stack where schema and answer are deep.
+    /// Checks that the schema validates the answer. Takes much stack if schema and answer are deep.
     ///
     /// # Errors
-    /// [`ConstraintError::NotValid`], or [`ConstraintError::TooComplex`] where it cannot be told within bounds.
+    /// [`ConstraintError::NotValid`], or [`ConstraintError::TooComplex`] if the result cannot be decided within the limits.
     pub(in super::super) fn run(&self, answer: &[u8]) -> Result<(), ConstraintError> {
         self.decide(answer).map_err(|unmet| match unmet {
             Unmet::Violated { place, reason } => {
@@ -190,7 +192,7 @@ mod tests {
         assert!(Check::new(json!(true)).run(b"\"\xff\"").unwrap_err().to_string().contains("no UTF-8"));
     }
 
-    /// Every value against every schema, beside a validator that is not ours.
+    /// Every value against every schema, compared with an independent validator.
     #[test]
     fn agrees_with_an_independent_validator() {
         let values = [
@@ -257,7 +259,7 @@ mod tests {
         }
     }
 
-    /// What is taken for unmet on a way round is no proof for others.
+    /// A reference assumed unmet while a cycle is followed proves nothing for other references.
     #[test]
     fn references_that_lead_back_are_followed_to_the_end() {
         let schema = json!({"allOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/b"}], "$defs": {
@@ -271,7 +273,7 @@ mod tests {
         assert!(verdict(&endless, "1").is_err());
     }
 
-    /// Work and stack are bounded, whatever schema and answer are.
+    /// Work and stack are bounded for any schema and answer.
     #[test]
     fn hostile_checks_end() {
         let wide: Vec<String> = (0..500)

@@ -1,28 +1,28 @@
-//! Items as they are compared before they are whole: how a value is spelled does not show, and of what an item may become
-//! shows what there is of it.
+//! A form of items that can be compared before they are complete. It does not depend on the spelling of a value, and
+//! includes the existing part of an unfinished item as far as that part is certain.
 
 use super::super::decimal::Decimal;
 
-/// Signs that numbers are written with.
+/// The bytes of numbers.
 const OF_NUMBERS: &[u8] = b"0123456789+-.eE";
 
-/// What shows of an item. Equal values with their members in the same order have the same outline, which begins with the
-/// outline of all that they begin with.
+/// The comparable form of an item. Equal values with their members in the same order have the same outline. The outline of
+/// a prefix of an item is a prefix of the item's outline.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Outline {
-    /// Strings without their escapes, and of numbers the digits, without zeros at their ends, and where the point is.
+    /// Strings without their escapes. Numbers as their digits, without zeros at both ends, and the position of the point.
     pub bytes: Vec<u8>,
-    /// Whether the text ends within an escape, which does not show yet.
+    /// Whether the text ends within an escape, which is not in the outline yet.
     pub is_cut: bool,
 }
 
-/// Whether an escape is the first of two that are one sign, as JSON writes those beyond U+FFFF.
+/// Returns whether an escape is the first half of a surrogate pair, as JSON writes characters beyond U+FFFF.
 fn begins_a_pair(escape: &[u8]) -> bool {
     matches!(escape.get(2..4), Some([b'd' | b'D', b'8' | b'9' | b'a' | b'b' | b'A' | b'B']))
 }
 
 impl Outline {
-    /// That of an item, as far as it is not longer than `longest`.
+    /// Returns the outline of an item, up to a little more than `longest` bytes.
     pub(super) fn of(item: &[u8], is_whole: bool, longest: usize) -> Self {
         let mut outline = Self::default();
         let mut rest = item;
@@ -43,7 +43,7 @@ impl Outline {
         outline
     }
 
-    /// Adds the string that a text begins with; says how long it is there.
+    /// Appends the string that a text begins with; returns its length in the text.
     fn add_string(&mut self, text: &[u8]) -> usize {
         self.bytes.push(b'"');
         let mut at = 1;
@@ -73,7 +73,7 @@ impl Outline {
         text.len()
     }
 
-    /// Adds the number that a text begins with; says how long it is there. The sign does not show, since -0 is 0.
+    /// Appends the number that a text begins with; returns its length in the text. The sign is left out, since -0 is 0.
     fn add_number(&mut self, text: &[u8], is_whole: bool) -> usize {
         let end = text.iter().position(|byte| !OF_NUMBERS.contains(byte));
         let length = end.unwrap_or(text.len());

@@ -1,7 +1,7 @@
-//! Items of an answer that is not whole yet which must not come twice: no grammar can know what came before.
+//! Items of an unfinished answer that must not be repeated: a grammar cannot know what came before.
 //!
-//! An array has different items here where any part of the schema that may be about it says `uniqueItems`, whether or
-//! not that part is the one that counts.
+//! Here an array counts as one of different items if any part of the schema that may apply to it has `uniqueItems`,
+//! whether or not that part is the one that decides.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -14,78 +14,78 @@ use super::super::{Refused, asks_unique};
 use super::instance::{self, LEVELS_MAX};
 use super::outline::Outline;
 
-/// Parts of a schema that are thought of for one value. There are never many more than the schema nests.
+/// Maximum number of schema parts considered for one value. There are rarely many more than the schema's nesting levels.
 const PARTS_MAX: usize = 1_000;
 
 /// An array that is not closed yet.
 struct Open {
-    /// Where its whole items stand in the text.
+    /// The ranges of its complete items in the text.
     whole: Vec<Range<usize>>,
-    /// What those items are, once somebody has asked.
+    /// The canonical forms of those items, computed on first use.
     seen: Option<HashSet<String>>,
-    /// Where the item begins that is not whole yet.
+    /// Where the incomplete item begins.
     item: usize,
 }
 
-/// Whole items of an array that the one which is not whole yet may still become.
+/// The complete items of an array that its incomplete item may still become.
 struct Alike {
     array: usize,
-    /// The place of the array among the containers.
+    /// The index of the array among the containers.
     container: usize,
-    /// What there is of the item that is not whole.
+    /// The existing part of the incomplete item.
     begun: Outline,
-    /// The rests of the outlines of the whole ones, in order.
+    /// The remainders of the outlines of the complete items, in order.
     rests: Vec<Vec<u8>>,
-    /// The length of the longest rest.
+    /// The length of the longest remainder.
     longest: usize,
 }
 
-/// What becomes of the items of the arrays by a token.
+/// The effect of a token on the items of the arrays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super::super) enum Outlook {
-    /// No item that is not whole has only items before it as its continuations.
+    /// No incomplete item is limited to continuations that make it equal to an earlier item.
     Free,
-    /// An item is begun that may be one of those before it; whether it has to be is the grammar's to say.
+    /// An unfinished item may become one of the earlier items; whether it must is for the grammar to say.
     InDoubt,
     /// An item has ended that its array already has.
     Repeats,
 }
 
-/// Where in a value a text ends.
+/// The position in a value at which a text ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
-    /// In none: between two, or where one is to begin.
+    /// In no value: between two values, or where a value must begin.
     Between,
     /// In a number or a word, which ends with what follows it.
     Scalar,
-    /// In a string, perhaps behind a backslash that the next byte belongs to.
+    /// In a string, possibly after a backslash that the next byte belongs to.
     String { escaped: bool },
 }
 
-/// The arrays of different items that an answer is within.
+/// The arrays of different items that are open at the end of an answer.
 pub(in super::super::super) struct OpenArrays<'a> {
     text: &'a [u8],
     arrays: Vec<Open>,
-    /// The arrays and objects that the text has opened, the outermost first: which of `arrays` each is, if it is one.
+    /// The arrays and objects that the text has opened, the outermost first: the index in `arrays` of each, if it has one.
     containers: Vec<Option<usize>>,
     ending: Ending,
-    /// The arrays whose items may come to be some that have come before, once somebody has asked.
+    /// The arrays whose items may become equal to earlier ones, computed on first use.
     alike: Option<Vec<Alike>>,
-    /// For an array and the rest of its item: whether the item has come before. Most tokens that end an item end it alike,
-    /// and to read an item takes as long as it is.
+    /// For an array and the rest of its item: whether the item is a repetition. Most tokens that end an item end it in the
+    /// same way, and reading an item takes time proportional to its length.
     verdicts: HashMap<EndedItem, bool>,
 }
 
 /// An item that a token ends.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct EndedItem {
-    /// Its array, by its place among those that are open.
+    /// The index of its array among the open arrays.
     array: usize,
     /// What the token adds to the item.
     rest: Vec<u8>,
 }
 
-/// Whether some array must have different items.
+/// Returns whether some array must have different items.
 pub(super) fn is_asked_for(schema: &Value) -> bool {
     let mut open = vec![schema];
     while let Some(value) = open.pop() {
@@ -100,15 +100,15 @@ pub(super) fn is_asked_for(schema: &Value) -> bool {
 }
 
 fn says_unique(schema: &Map<String, Value>) -> bool {
-    // what is neither true nor false has been refused where it counts
+    // a value that is neither true nor false has been refused elsewhere if it matters
     asks_unique(schema).unwrap_or(false)
 }
 
 impl<'a> OpenArrays<'a> {
-    /// Those at the end of a text.
+    /// Finds the arrays open at the end of a text.
     ///
     /// # Errors
-    /// The text has too many levels, each of which takes stack.
+    /// If the text has too many levels, each of which takes stack.
     pub(super) fn of(schema: &Value, references: &References, text: &'a [u8]) -> Result<Self, Refused> {
         let mut reader = Reader {
             root: schema,
@@ -128,17 +128,17 @@ impl<'a> OpenArrays<'a> {
         Ok(Self { text, arrays, containers, ending, alike: None, verdicts: HashMap::new() })
     }
 
-    /// Whether there is none with an item that could come again.
+    /// Returns whether no array has an item that could be repeated.
     pub(in super::super::super) fn is_empty(&self) -> bool {
         self.arrays.iter().all(|array| array.whole.is_empty())
     }
 
-    /// Whether it ends within a string.
+    /// Returns whether the text ends within a string.
     pub(in super::super::super) fn ends_in_a_string(&self) -> bool {
         matches!(self.ending, Ending::String { .. })
     }
 
-    /// What becomes of the items by a token.
+    /// Returns the effect of a token on the items.
     pub(in super::super::super) fn outlook(&mut self, token: &[u8]) -> Outlook {
         let Walk { open, ended, begins_item, .. } = self.walk(token);
         if ended.iter().any(|item| self.has_come(item.clone())) {
@@ -192,7 +192,7 @@ impl<'a> OpenArrays<'a> {
         walk
     }
 
-    /// The arrays whose items may come to be some that have come before.
+    /// Returns the arrays whose items may become equal to earlier ones.
     fn alike(&self) -> Vec<Alike> {
         let arrays = self.containers.iter().enumerate();
         let arrays = arrays.filter_map(|(container, array)| array.map(|array| (container, array)));
@@ -212,7 +212,7 @@ impl<'a> OpenArrays<'a> {
         Some(Alike { array, container, begun, rests, longest })
     }
 
-    /// Whether an item that a token goes on with may be one of those that it was like so far.
+    /// Returns whether the item that a token continues may be one of those it has matched so far.
     fn may_become_one_of(&self, alike: &Alike, token: &[u8]) -> bool {
         let Alike { array, begun, rests, longest, .. } = alike;
         let begins_one = |added: &[u8]| {
@@ -228,7 +228,7 @@ impl<'a> OpenArrays<'a> {
         outline.bytes.strip_prefix(begun.bytes.as_slice()).is_some_and(begins_one)
     }
 
-    /// Whether an item, with what a token adds to it, is one of those before it.
+    /// Returns whether an item, with what a token adds to it, equals an earlier one.
     fn has_come(&mut self, item: EndedItem) -> bool {
         if let Some(&verdict) = self.verdicts.get(&item) {
             return verdict;
@@ -244,33 +244,33 @@ impl<'a> OpenArrays<'a> {
     }
 }
 
-/// An item without the comma before it, which a token may bring together with it.
+/// Returns an item without the comma before it, which may be part of the same token.
 fn without_comma(item: &[u8]) -> &[u8] {
     let item = item.trim_ascii_start();
     item.strip_prefix(b",").unwrap_or(item)
 }
 
-/// What a token does to the arrays and objects that a text has opened.
+/// The effect of a token on the arrays and objects that a text has opened.
 struct Walk<'a> {
     arrays: &'a OpenArrays<'a>,
-    /// How many of the text's are still open.
+    /// How many of the text's containers are still open.
     open: usize,
-    /// How many of its own it has opened within them.
+    /// How many containers the token itself has opened inside them.
     new: usize,
-    /// The items of arrays with whole items that it ends, of each array the first.
+    /// The items that the token ends in arrays with complete items; only the first of each array.
     ended: Vec<EndedItem>,
-    /// Whether a further item of an array has to follow.
+    /// Whether a further item of an array must follow.
     begins_item: bool,
 }
 
 impl Walk<'_> {
-    /// The array of different items that it is in, if no array or object is between.
+    /// Returns the array of different items at the current position, if no other array or object is in between.
     fn array(&self) -> Option<usize> {
         let container = self.open.checked_sub(1).filter(|_| self.new == 0)?;
         self.arrays.containers[container]
     }
 
-    /// A value ends with `rest` of the token.
+    /// Records that a value ends with `rest` of the token.
     fn value_ends(&mut self, rest: &[u8]) {
         let Some(array) = self.array() else { return };
         let is_first = self.ended.last().is_none_or(|last| last.array != array);
@@ -279,7 +279,7 @@ impl Walk<'_> {
         }
     }
 
-    /// The innermost array or object ends with `rest` of the token.
+    /// Records that the innermost array or object ends with `rest` of the token.
     fn container_ends(&mut self, rest: &[u8]) {
         match self.new {
             0 => self.open = self.open.saturating_sub(1),
@@ -303,12 +303,12 @@ struct Reader<'a> {
     arrays: Vec<Open>,
     containers: Vec<Option<usize>>,
     ending: Ending,
-    /// Whether it has given up for the number of arrays and objects within one another.
+    /// Whether the reader has stopped because arrays and objects are nested too deeply.
     is_too_deep: bool,
 }
 
 impl<'a> Reader<'a> {
-    /// The next byte that is no white space.
+    /// Returns the next byte that is not white space.
     fn peek(&mut self) -> Option<u8> {
         while self.text.get(self.at).is_some_and(|byte| b" \t\r\n".contains(byte)) {
             self.at += 1;
@@ -316,7 +316,7 @@ impl<'a> Reader<'a> {
         self.text.get(self.at).copied()
     }
 
-    /// Goes past a value that parts of the schema may be about; false if the text ends before it does.
+    /// Skips a value that parts of the schema may apply to; returns false if the text ends before the value does.
     fn value(&mut self, parts: &[&'a Value]) -> bool {
         match self.peek() {
             None => false,
@@ -339,7 +339,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Goes past a string.
+    /// Skips a string.
     fn string(&mut self) -> Option<&'a [u8]> {
         let start = self.at;
         let mut escaped = false;
@@ -368,7 +368,7 @@ impl<'a> Reader<'a> {
             self.arrays.push(Open { whole: Vec::new(), seen: None, item: self.at });
         }
         self.containers.push(unique.then_some(place));
-        // the parts about all items behind those that have parts of their own
+        // the parts for all items after those that have parts of their own
         let (singled_out, mut behind) = (singled_out(parts), None);
         for index in 0.. {
             match self.peek() {
@@ -428,7 +428,7 @@ impl<'a> Reader<'a> {
         true
     }
 
-    /// Parts of the schema with all that they are made of.
+    /// Returns parts of the schema together with all parts they consist of.
     fn parts(&self, mut found: Vec<&'a Value>) -> Vec<&'a Value> {
         let mut known: HashSet<*const Value> = found.iter().map(|part| std::ptr::from_ref(*part)).collect();
         let mut index = 0;
@@ -451,14 +451,14 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// How many items of an array, from the first, have parts of their own.
+/// Returns how many items of an array, counted from the first, have parts of their own.
 fn singled_out(parts: &[&Value]) -> usize {
     let lists = parts.iter().filter_map(|part| part.as_object());
     let lists = lists.flat_map(|part| ["prefixItems", "items"].map(|keyword| part.get(keyword)));
     lists.filter_map(|list| list.and_then(Value::as_array)).map(Vec::len).max().unwrap_or(0)
 }
 
-/// Parts about the item at a place of an array.
+/// Returns the parts that apply to the item at an index of an array.
 fn items<'a>(parts: &[&'a Value], index: usize) -> Vec<&'a Value> {
     let mut found = Vec::new();
     for part in parts.iter().filter_map(|part| part.as_object()) {
@@ -472,7 +472,7 @@ fn items<'a>(parts: &[&'a Value], index: usize) -> Vec<&'a Value> {
     found
 }
 
-/// Parts about a member of an object.
+/// Returns the parts that apply to a member of an object.
 fn members<'a>(parts: &[&'a Value], name: &str) -> Vec<&'a Value> {
     let mut found = Vec::new();
     for part in parts.iter().filter_map(|part| part.as_object()) {
@@ -494,7 +494,7 @@ mod tests {
         OpenArrays::of(schema, &References::of(schema), text.as_bytes()).unwrap()
     }
 
-    /// Arrays within one another whose items must differ; those of the innermost are strings.
+    /// Nested arrays whose items must differ; the items of the innermost are strings.
     fn nested(levels: usize) -> Value {
         (0..levels).fold(
             json!({"type": "string"}),
@@ -518,7 +518,7 @@ mod tests {
         }
     }
 
-    /// The items that a token ends, each by its array and what the token adds to it.
+    /// The items that a token ends, each as its array and what the token adds to it.
     fn ended<'a>(arrays: &OpenArrays, token: &'a str) -> Vec<(usize, &'a str)> {
         let rest = |item: EndedItem| (item.array, token.get(..item.rest.len()).unwrap());
         arrays.walk(token.as_bytes()).ended.into_iter().map(rest).collect()
@@ -534,7 +534,7 @@ mod tests {
             assert_eq!(arrays.outlook(token.as_bytes()), Outlook::Free);
             assert_eq!(ended(&arrays, token), [], "{token}");
         }
-        // the innermost array has no whole item, and the next outer one has one
+        // the innermost array has no complete item, and the next outer one has one
         assert_eq!(ended(&arrays, "\""), []);
         assert_eq!(ended(&arrays, "\"]"), [(18, "\"]")]);
         assert!(arrays.verdicts.is_empty(), "no item was read");
@@ -595,7 +595,7 @@ mod tests {
             ("[\"ab\",", "\"", true),
             ("[\"ab\",\"", "a", true),
             ("[\"ab\",\"", "ac", false),
-            // what the escape is going to be does not show yet
+            // the escape's character is not known yet
             ("[\"ab\",\"", "\\", true),
             ("[\"ab\",\"c", "\\", false),
             ("[\"a\\nb\",\"a", "\\u000", true),
@@ -603,12 +603,12 @@ mod tests {
             ("[\"a\\nb\",\"a\\u000", "b", false),
             ("[\"ab\",\"c", "d", false),
             ("[\"ab\",\"c", "\"", false),
-            // a further item has to follow, which may be none but those before it
+            // a further item must follow, which may be limited to earlier ones
             ("[\"ab\",\"c", "\",", true),
             ("[\"ab\",\"c", "\"]", false),
             ("[{\"a\":1,\"b\":2},{\"a\":1.0,\"b", "\":", true),
             ("[{\"a\":1,\"b\":2},{\"a\":2,\"b", "\":", false),
-            // an array within another, of which one may go on with other items
+            // nested arrays, one of which may continue with other items
             ("[[1,2],[1", ",", true),
             ("[[1,2],[3,4", "5", false),
             ("[[1,2],[3,2", "]", false),
