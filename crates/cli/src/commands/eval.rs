@@ -63,8 +63,9 @@ pub(super) fn run(args: &EvalArgs) -> Result<(), CliError> {
         return Err(CliError::QuantizedReference { name: checkpoint.name, quant: quant.name() });
     }
     let questions = questions(args, &checkpoint)?;
-    // what cannot be written is not worth the reference's answers
-    let open = |quant: &QuantChoice| Ok((*quant, candidate(&source, *quant)?));
+    // neither is a reference without room worth minutes of quantizing, nor what cannot be written the reference's answers
+    plan(args, &checkpoint, args.reference.options(), &questions, questions.samples.len())?;
+    let open = |quant: &QuantChoice| Candidate::open(&source, *quant);
     let candidates = args.quant.iter().map(open).collect::<Result<Vec<_>, CliError>>()?;
     let answers = answers(args, &checkpoint, &questions)?;
     let mut report = Report {
@@ -86,28 +87,37 @@ pub(super) fn run(args: &EvalArgs) -> Result<(), CliError> {
 /// Adds what each candidate makes of the reference's answers to the report, until one fails.
 fn compare_all(
     args: &EvalArgs,
-    candidates: &[(QuantChoice, Checkpoint)],
+    candidates: &[Candidate],
     questions: &Questions,
     answers: &[Answer],
     report: &mut Report,
 ) -> Result<(), CliError> {
-    for (quant, checkpoint) in candidates {
+    for candidate in candidates {
         for kv in &args.kv {
-            let comparison = compare(args, (*quant, checkpoint), *kv, questions, answers)?;
+            let comparison = compare(args, candidate, *kv, questions, answers)?;
             let [reference, perplexity] = comparison.perplexity();
             report.reference_perplexity = Some(reference);
-            report.candidates.push(Outcome::new(*quant, *kv, &comparison, perplexity));
+            report.candidates.push(Outcome::new(candidate.quant, *kv, &comparison, perplexity));
         }
     }
     Ok(())
 }
 
-/// The model at `source` in that form, which is made if need be.
-fn candidate(source: &ModelSource, quant: QuantChoice) -> Result<Checkpoint, CliError> {
-    let checkpoint = runtime::open_source(source)?;
-    match quant.quant() {
-        Some(quant) => quantized::open(source, checkpoint, quant, &AtomicBool::new(false)),
-        None => Ok(checkpoint),
+/// A form of the model, which is compared with the reference.
+struct Candidate {
+    quant: QuantChoice,
+    checkpoint: Checkpoint,
+}
+
+impl Candidate {
+    /// Opens the model at `source` in that form, which is made if need be.
+    fn open(source: &ModelSource, quant: QuantChoice) -> Result<Self, CliError> {
+        let checkpoint = runtime::open_source(source)?;
+        let checkpoint = match quant.quant() {
+            Some(quant) => quantized::open(source, checkpoint, quant, &AtomicBool::new(false))?,
+            None => checkpoint,
+        };
+        Ok(Self { quant, checkpoint })
     }
 }
 
@@ -139,14 +149,14 @@ fn sample(prompt: &str, picture: Option<&NamedImage>, checkpoint: &Checkpoint) -
     Ok(Sample { input_ids, images })
 }
 
-/// Loads a form of the model, where it fits with the longest question, its answer, and the logits of so many answers.
-fn load(
+/// Returns the device for a form of the model, if it fits with the longest question, its answer, and the logits of `answers` answers.
+fn plan(
     args: &EvalArgs,
     checkpoint: &Checkpoint,
     options: ModelOptions,
     questions: &Questions,
     answers: usize,
-) -> Result<Phi3V<Device>, CliError> {
+) -> Result<Device, CliError> {
     let request = MemoryRequest {
         weights_bytes: checkpoint.weights.bytes_total(),
         kv_format: options.kv_format,
@@ -160,6 +170,18 @@ fn load(
     let device = runtime::device(&args.device)?;
     let (prompt, answer) = (questions.prompt_max, args.max_new_tokens);
     let (device, _) = runtime::plan_exactly(device, &args.device, checkpoint, request, prompt, answer)?;
+    Ok(device)
+}
+
+/// Loads a form of the model, planned as [`plan`] does.
+fn load(
+    args: &EvalArgs,
+    checkpoint: &Checkpoint,
+    options: ModelOptions,
+    questions: &Questions,
+    answers: usize,
+) -> Result<Phi3V<Device>, CliError> {
+    let device = plan(args, checkpoint, options, questions, answers)?;
     Ok(Phi3V::load(device, &checkpoint.config, &checkpoint.weights, options, &mut |_| {})?)
 }
 
@@ -184,19 +206,19 @@ fn answers(args: &EvalArgs, checkpoint: &Checkpoint, questions: &Questions) -> R
 /// What a candidate makes of the reference's answers.
 fn compare(
     args: &EvalArgs,
-    (quant, checkpoint): (QuantChoice, &Checkpoint),
+    candidate: &Candidate,
     kv: Kv,
     questions: &Questions,
     answers: &[Answer],
 ) -> Result<Comparison, CliError> {
     let options = ModelOptions { kv_format: kv.format(), ..ModelOptions::BF16 };
     // of the reference's answers memory is taken already
-    let model = load(args, checkpoint, options, questions, 1)?;
+    let model = load(args, &candidate.checkpoint, options, questions, 1)?;
     // no overflow: the plan has compared the sum with the model's own limit
     let mut subject = Subject::new(&model, questions.prompt_max + args.max_new_tokens)?;
     let mut comparison = Comparison::default();
     for (index, (sample, answer)) in questions.samples.iter().zip(answers).enumerate() {
-        note!("{}: question {} of {}", quant_name(quant), index + 1, answers.len());
+        note!("{}: question {} of {}", quant_name(candidate.quant), index + 1, answers.len());
         comparison.add(answer, &subject.follow(sample, &answer.tokens, answer.factors)?);
     }
     Ok(comparison)

@@ -31,8 +31,12 @@ pub(super) fn run(args: &TraceArgs) -> Result<(), CliError> {
     // prompt and answer are planned for when they are known; until then it is refused only what takes too much without them
     let no_context = ContextArgs { context: Some(1) };
     let model = as_stored(args);
-    let Opened { checkpoint, device, .. } =
-        runtime::open(&model, &no_context, |own| args.num_crops.unwrap_or(own))?;
+    let opened = runtime::open(&model, &no_context, |own| args.num_crops.unwrap_or(own));
+    // the hint of that would name a context of one token
+    let Opened { checkpoint, device, .. } = opened.map_err(|error| match error {
+        CliError::Unfit(unfit) => CliError::Fixed(unfit.error.into()),
+        error => error,
+    })?;
     let own = &checkpoint.preprocessor;
     let params = own.with_num_crops(args.num_crops.unwrap_or(own.num_crops));
     let options = ImageOptions::of_files(ImageMode::Reference, params, args.limits.limits());

@@ -17,6 +17,10 @@ pub const BODIES_MIN: usize = 4;
 /// of decoders ([`Limits::decoders_bytes_max`]).
 pub(super) const DECODERS: usize = 2;
 
+/// Requests with files that other processes draw, at one time. Such a file may take a minute; other pictures of these requests are decoded
+/// here.
+pub(super) const DRAWERS: usize = 2;
+
 /// Bounds on requests, connections, memory and time, so that no client can take the server from others.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -101,7 +105,7 @@ impl Limits {
 
     /// Returns the most memory that the pictures decoded at one time take, without those that another process decodes.
     pub fn decoders_bytes_max(&self) -> u64 {
-        self.image.decoder_bytes_max().saturating_mul(DECODERS as u64)
+        self.image.decoder_bytes_max().saturating_mul((DECODERS + DRAWERS) as u64)
     }
 
     /// The bounds that hold for the file of a picture, wherever it comes from.

@@ -2,7 +2,7 @@
 
 use super::engine_thread::EngineHandle;
 use super::error::ApiError;
-use super::limits::{self, DECODERS, Limits};
+use super::limits::{self, DECODERS, DRAWERS, Limits};
 use super::metrics::Metrics;
 use crate::documents::Drawer;
 use crate::sources::{Budget, Inputs, Sources, Turns};
@@ -13,9 +13,6 @@ use phi3v::tokenizer::Tokenizer;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
-
-/// Requests with files that other processes draw, at one time. Such a file may take a minute.
-const DRAWERS: usize = 2;
 
 /// Requests whose text becomes ids at one time.
 const TEXTS: usize = 2;

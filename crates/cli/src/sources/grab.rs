@@ -177,10 +177,19 @@ impl Grab {
     pub fn take(self, bytes_max: usize) -> Result<Vec<u8>, GrabError> {
         let tools = self.tools(DESKTOP, |name| variable(name).is_some())?;
         let preferred = tools.first().ok_or(GrabError::NoDisplay(self))?;
-        let Some(tool) = tools.iter().find(|tool| find(tool.program).is_some()) else {
-            let Tool { program, package, .. } = *preferred;
-            return Err(GrabError::NoTool { grab: self, program, package });
-        };
+        let mut failed = None;
+        for tool in tools.iter().filter(|tool| find(tool.program).is_some()) {
+            match self.take_by(tool, bytes_max) {
+                // no desktop's tool can take another's screen, but any may be installed there
+                Err(error) if self == Self::Screen => failed = failed.or(Some(error)),
+                taken => return taken,
+            }
+        }
+        let Tool { program, package, .. } = *preferred;
+        Err(failed.unwrap_or(GrabError::NoTool { grab: self, program, package }))
+    }
+
+    fn take_by(self, tool: &Tool, bytes_max: usize) -> Result<Vec<u8>, GrabError> {
         let program = tool.program;
         let bytes = tool.run(bytes_max).map_err(|error| GrabError::Failed { program, error })?;
         if bytes.is_empty() { Err(GrabError::Nothing { grab: self, program }) } else { Ok(bytes) }

@@ -68,6 +68,16 @@ fn a_picture_is_taken_by_the_tool_of_the_display() {
 }
 
 #[test]
+fn a_tool_of_another_desktop_leaves_the_screen_to_the_next() {
+    let copy = ("spectacle", "exec /bin/cp small.png \"$2\"");
+    let tools = Tools::new(Some("WAYLAND_DISPLAY"), &[("grim", "exit 1"), copy]);
+    assert_eq!(tools.ask(&["--screen"]).answer(), tools.expected());
+    let tools = Tools::new(Some("WAYLAND_DISPLAY"), &[("grim", "exit 1"), ("spectacle", "exit 0")]);
+    let refused = tools.ask(&["--screen"]).refusal(3);
+    assert!(refused.starts_with("error: grim failed"), "{refused}");
+}
+
+#[test]
 fn without_wayland_s_tool_that_of_x11_takes_the_clipboard_where_both_are_there() {
     let show = ("xclip", "exec /bin/cat small.png");
     let tools = Tools::new(Some("WAYLAND_DISPLAY"), &[show]);

@@ -9,7 +9,6 @@ use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{BufWriter, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What becomes of a file that has the name already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,9 +110,9 @@ fn beside(out: &Path, ending: &str) -> PathBuf {
 /// the same number, so chance decides.
 #[must_use]
 pub fn unique_name() -> String {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let random = RandomState::new().hash_one(std::process::id());
-    format!("{random:016x}-{}", COUNT.fetch_add(1, Ordering::Relaxed))
+    // every state has keys of its own
+    let random = || RandomState::new().hash_one(std::process::id());
+    format!("{:016x}{:016x}", random(), random())
 }
 
 /// How a file that was opened to be written to is made ours alone.

@@ -104,19 +104,15 @@ pub fn drop_nulls(object: &mut Map<String, Value>) {
 }
 
 fn is_neutral(name: &str, value: &Value) -> bool {
-    let mut value = value.clone();
-    if let Value::Object(fields) = &mut value {
-        fields.retain(|_, value| !value.is_null());
-    }
-    let empty = match &value {
+    let empty = match value {
         Value::Null => true,
         Value::Array(items) => items.is_empty(),
-        Value::Object(fields) => fields.is_empty(),
+        Value::Object(fields) => fields.values().all(Value::is_null),
         _ => false,
     };
     // "auto" chooses a tool only where there are tools, and those are refused; it cuts an input only where it does not fit,
     // and that is refused too
-    let auto = matches!(name, "tool_choice" | "function_call" | "truncation") && value == "auto";
+    let auto = matches!(name, "tool_choice" | "function_call" | "truncation") && *value == "auto";
     let written = value.to_string();
     NEUTRAL.iter().any(|(field, neutral)| *field == name && (empty || auto || written == *neutral))
         || value.is_null()
