@@ -1,5 +1,4 @@
-//! Frames of animated WebP files, which few versions of ffmpeg can read. They are chosen as ffmpeg chooses those of a
-//! video.
+//! Frames of animated WebP files, which few versions of ffmpeg can read. They are chosen as ffmpeg chooses those of a video.
 
 use super::error::DocumentError;
 use super::video::{self, Frame, FrameChoice, Frames};

@@ -98,8 +98,7 @@ pub enum DocumentError {
         /// Version of the program that was started for drawing.
         version: String,
     },
-    /// The process that draws documents and decodes HEIC and AVIF cannot be started, or ends before it has read
-    /// anything.
+    /// The process that draws documents and decodes HEIC and AVIF cannot be started, or ends before it has read anything.
     #[error("documents, HEIC and AVIF cannot be read: the process for it does not start: {}", system_words(.0))]
     Start(io::Error),
 }

@@ -5,8 +5,7 @@ use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Maximum number of open files besides those whose pages are being drawn: one for each thread that draws pages of a
-/// batch.
+/// Maximum number of open files besides those whose pages are being drawn: one for each thread that draws pages of a batch.
 const OPEN_MAX: usize = 4;
 
 /// An open file with pages.

@@ -20,8 +20,7 @@ pub struct Reading {
     pub params: ImageParams,
     /// Limits on a picture.
     pub limits: ImageLimits,
-    /// The chosen pages of documents. `None` means all pages of a PDF, and the first page of a TIFF, as in the
-    /// reference.
+    /// The chosen pages of documents. `None` means all pages of a PDF, and the first page of a TIFF, as in the reference.
     pub pages: Option<PageChoice>,
     /// The frames of a video; `None` refuses videos. If no frames were asked for, a GIF is read as its first frame.
     pub frames: Option<FrameChoice>,

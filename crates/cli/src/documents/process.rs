@@ -105,8 +105,7 @@ impl Watched {
         self.watch.take().and_then(|watch| watch.join().ok()).unwrap_or_default()
     }
 
-    /// Returns the first and last lines of stderr after the end of the process. Either may be the more informative
-    /// one.
+    /// Returns the first and last lines of stderr after the end of the process. Either may be the more informative one.
     pub(super) fn words(&mut self) -> Option<String> {
         let heard = self.heard.take()?.join().ok()?;
         let heard = String::from_utf8_lossy(&heard);

@@ -204,8 +204,7 @@ fn pass_on(from: &mut impl Read, to: &Sender<Vec<u8>>) -> io::Result<()> {
     }
 }
 
-/// Runs `work` on a large stack: documents may nest deeply, within the reader's own limits. Unused stack takes no
-/// memory.
+/// Runs `work` on a large stack: documents may nest deeply, within the reader's own limits. Unused stack takes no memory.
 fn on_a_deep_stack<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     const STACK_BYTES: usize = 256 << 20;
     std::thread::scope(|scope| {

@@ -111,8 +111,7 @@ impl Budget {
     /// Reads `source` to its end and charges the bytes as they arrive. Blocks.
     ///
     /// # Errors
-    /// There are more than `bytes_max` bytes, the budget does not suffice, or the source fails, which is reported as
-    /// `broken`.
+    /// There are more than `bytes_max` bytes, the budget does not suffice, or the source fails, which is reported as `broken`.
     pub fn read(
         &mut self,
         source: impl Read,

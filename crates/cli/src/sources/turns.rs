@@ -1,5 +1,5 @@
-//! Turns at work that is limited to a few tasks at a time: fetching and decoding pictures, tokenizing text, compiling
-//! output formats.
+//! Turns at work that is limited to a few tasks at a time: fetching and decoding pictures, tokenizing text, compiling the
+//! forms of answers.
 //!
 //! Requests of one client are served in order of arrival. Clients take turns, so that many requests of one client do
 //! not delay all others. Clients are distinguished by the salts of their caches.

@@ -56,8 +56,7 @@ pub fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<Rgb
 /// Decodes AVIF and every format that [`decode`] decodes.
 ///
 /// The AV1 decoder is translated from C: a damaged file may end the whole process. Programs that read untrusted files
-/// should call this function in a separate process with limits on time and memory, as the command line and the server
-/// do.
+/// should call this function in a separate process with limits on time and memory, as the command line and the server do.
 ///
 /// ```
 /// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/avif/color_420.avif");
@@ -88,8 +87,7 @@ pub fn pages(bytes: &[u8], limits: &ImageLimits) -> Result<Option<usize>, ImageE
     caught(Format::Tiff, || tiff::pages(bytes, limits)).map(Some)
 }
 
-/// Decodes page `page` of a TIFF, counted from 1. A file in another format is decoded as by [`decode`]; `page` is
-/// ignored.
+/// Decodes page `page` of a TIFF, counted from 1. A file in another format is decoded as by [`decode`]; `page` is ignored.
 ///
 /// # Errors
 /// As for [`decode`]; also if the TIFF has fewer pages or `page` exceeds [`ImageLimits::frames_max`].

@@ -4,8 +4,7 @@ use crate::error::count;
 
 use super::converter::{SUPPORTED, converter, missing_feature};
 
-/// Why an image was refused: unsupported format, damage, an exceeded limit, or a size or settings that cannot be
-/// processed.
+/// Why an image was refused: unsupported format, damage, an exceeded limit, or a size or settings that cannot be processed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageError {

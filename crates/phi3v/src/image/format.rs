@@ -375,8 +375,7 @@ fn is_svg(text: &str) -> bool {
     text.starts_with("<svg") || (may_begin && text.contains("<svg") && !text.contains("<html"))
 }
 
-/// Returns the name of a Windows icon or cursor. Its first four bytes do not suffice: TGA images begin with them as
-/// well.
+/// Returns the name of a Windows icon or cursor. Its first four bytes do not suffice: TGA images begin with them as well.
 fn icon(bytes: &[u8]) -> Option<&'static str> {
     let head: &[u8; 10] = bytes.first_chunk()?;
     let format = match head[..4] {

@@ -36,8 +36,7 @@ impl Axis {
 
 /// Computes one colour plane of the global view, `[336, 336]`.
 ///
-/// `hd` is the HD image `[h_crop * 336, w_crop * 336, 3]`; `lut` holds the normalised value of each level of this
-/// colour.
+/// `hd` is the HD image `[h_crop * 336, w_crop * 336, 3]`; `lut` holds the normalised value of each level of this colour.
 pub(super) fn plane(
     hd: &[u8],
     vertical: &Axis,

@@ -1,5 +1,4 @@
-//! Converts pixels to the input of the vision tower: normalised tiles, the global view first, with equal tiles stored
-//! once.
+//! Converts pixels to the input of the vision tower: normalised tiles, the global view first, with equal tiles stored once.
 
 use std::collections::HashMap;
 
@@ -81,8 +80,7 @@ impl ImageParams {
 ///
 /// The reference's `pixel_values` hold the global view, then the tiles row by row, then tiles of zeros up to
 /// `num_crops + 1`. The reference discards the results of the zero tiles, so they are not created here. Equal tiles
-/// (blank regions, the global view of a 1x1 grid) are stored once, since the vision tower encodes each tile
-/// separately.
+/// (blank regions, the global view of a 1x1 grid) are stored once, since the vision tower encodes each tile separately.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageInputs {
     /// How the image was cut.
@@ -236,8 +234,7 @@ fn global_view(hd: &RgbImage, grid: &HdGrid, lut: &[[f32; 256]; 3]) -> Vec<f32> 
     values
 }
 
-/// Finds equal tiles. Returns the sources of the distinct tiles, the global view first, and the distinct tile of each
-/// tile.
+/// Finds equal tiles. Returns the sources of the distinct tiles, the global view first, and the distinct tile of each tile.
 fn distinct_tiles(
     hd: &RgbImage,
     grid: &HdGrid,

@@ -44,8 +44,7 @@ impl ImageLimits {
         self.pixels_max.saturating_mul(DECODER_BYTES_PER_PIXEL)
     }
 
-    /// Checks the length of a file. Decoders do this themselves; it is for callers that pass a file to something else
-    /// first.
+    /// Checks the length of a file. Decoders do this themselves; it is for callers that pass a file to something else first.
     ///
     /// # Errors
     /// [`ImageError::Bytes`] if the file is empty or has more than `bytes_max` bytes.

@@ -50,8 +50,7 @@ impl Orientation {
         }
     }
 
-    /// Reads the orientation from an EXIF block: a TIFF header and its first directory, with or without the leading
-    /// `Exif\0\0`.
+    /// Reads the orientation from an EXIF block: a TIFF header and its first directory, with or without the leading `Exif\0\0`.
     pub(super) fn from_exif(exif: &[u8]) -> Self {
         Self::in_exif(exif).unwrap_or_default()
     }

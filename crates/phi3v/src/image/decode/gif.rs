@@ -206,8 +206,7 @@ fn in_order(rows: &[u8], width: usize) -> Result<Vec<u8>, ImageError> {
 }
 
 /// Places the frame on its screen. In [`ImageMode::AsSeen`], pixels that the frame does not cover or that are
-/// transparent stay transparent. The reference shows them in the colour stored for the transparent index, or in colour
-/// 0.
+/// transparent stay transparent. The reference shows them in the colour stored for the transparent index, or in colour 0.
 fn compose(
     size: Size,
     frame: &Frame<'_>,

@@ -104,8 +104,7 @@ fn rounded_product(a: u8, b: u8) -> u8 {
     (((t >> 8) + t) >> 8) as u8
 }
 
-/// Expands samples of 1, 2 or 4 bits to one byte each. The input has the highest bits first and rows padded to whole
-/// bytes.
+/// Expands samples of 1, 2 or 4 bits to one byte each. The input has the highest bits first and rows padded to whole bytes.
 pub(super) fn unpack_bits(
     packed: &[u8],
     width: usize,

@@ -275,8 +275,7 @@ fn chunks(bytes: &[u8], mut at: usize) -> impl Iterator<Item = Chunk<'_>> {
     })
 }
 
-/// Refuses lossless data with more sets of Huffman codes than any encoder writes: the decoder keeps all sets in
-/// memory.
+/// Refuses lossless data with more sets of Huffman codes than any encoder writes: the decoder keeps all sets in memory.
 fn check_codes(name: &[u8; 4], body: &[u8], size: Size) -> Result<(), ImageError> {
     let stream = match (name, body.first()) {
         // after the signature and the size

@@ -112,7 +112,7 @@ impl Lists {
     }
 }
 
-/// Counts the items of a list and checks that their numbers are distinct.
+/// Counts the items of a list and checks that their identifiers are distinct.
 fn items(content: &[u8]) -> Result<u64, Fault> {
     let mut reader = Reader(content);
     let version = reader.number(1).ok_or(Fault::Truncated)?;

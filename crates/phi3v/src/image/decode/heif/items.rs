@@ -25,8 +25,7 @@ const PER_PIXEL_MAX: u64 = 8;
 const PIXELS_MIN: u64 = 1 << 20;
 /// Minimum cost of a picture, in pixels.
 const COST_MIN: u64 = 1 << 12;
-/// Bytes of an item that cost as much as one decoded pixel. Bytes of a coded picture count twice, since they are
-/// copied.
+/// Bytes of an item that cost as much as one decoded pixel. Bytes of a coded picture count twice, since they are copied.
 const BYTES_PER_PIXEL: u64 = 4;
 /// Entries of the item lists that cost as much as one decoded pixel to search.
 const ENTRIES_PER_PIXEL: u64 = 8;
@@ -114,7 +113,7 @@ impl<'a> Items<'a> {
         Ok(None)
     }
 
-    /// Subtracts `pixels` from the remaining budget.
+    /// Subtracts `pixels`, or at least [`COST_MIN`], from the pixels that may still be produced.
     fn charge(&self, pixels: u64) -> Result<(), Fault> {
         let charged = |left: u64| left.checked_sub(pixels.max(COST_MIN));
         match self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, charged) {

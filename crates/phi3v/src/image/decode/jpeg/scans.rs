@@ -6,8 +6,7 @@ use crate::image::error::ImageError;
 /// Maximum number of scans. Encoders produce about ten.
 const SCANS_MAX: usize = 100;
 /// Maximum number of passes over all coefficients. The scan scripts of encoders, which send some bits of some
-/// coefficients at a time, need three or four. An empty scan that refines all coefficients costs as much as one with
-/// data.
+/// coefficients at a time, need three or four. An empty scan that refines all coefficients costs as much as one with data.
 const PASSES_MAX: u64 = 8;
 /// Coefficients of a block of 8x8 samples.
 const BLOCK: u64 = 64;

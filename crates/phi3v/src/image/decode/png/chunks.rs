@@ -50,8 +50,7 @@ pub(super) fn with_end(bytes: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned([whole, &cut_pixels(rest).unwrap_or_default(), END].concat())
 }
 
-/// Turns the available part of a cut-off pixel chunk into a complete chunk. The decoder detects whether pixels are
-/// missing.
+/// Turns the available part of a cut-off pixel chunk into a complete chunk. The decoder detects whether pixels are missing.
 fn cut_pixels(chunk: &[u8]) -> Option<Vec<u8>> {
     let (length, rest) = chunk.split_first_chunk()?;
     let body = rest.strip_prefix(b"IDAT")?;

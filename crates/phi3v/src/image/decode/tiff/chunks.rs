@@ -140,8 +140,7 @@ impl<'a> Header<'a> {
         // the directory says whether the colours are YCbCr; separate planes are converted later
         let ycbcr = self.photometric == Photometric::YCbCr && !self.planar;
         let stream = stream.assemble(ycbcr, rest)?;
-        // Rows beyond the chunk's own are dropped. All chunks together may cost as much as one more image at the
-        // limit.
+        // Rows beyond the chunk's own are dropped. All chunks together may cost as much as one more image at the limit.
         let own = self.chunk.pixels();
         let chunks: usize = self.grid().iter().product();
         let share = (limits.pixels_max / chunks as u64).max(own).min(limits.pixels_max);

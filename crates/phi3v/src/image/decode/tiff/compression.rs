@@ -55,7 +55,7 @@ impl Compression {
     }
 }
 
-/// Unpacks `packed` into the whole of `out`, `[rows, row_bytes]` with `width` pixels in a row, which must be zero.
+/// Unpacks `packed` into the whole of `out`, `[rows, row_bytes]` with `width` pixels in a row. `out` must be zero.
 ///
 /// JPEG is handled elsewhere, since it produces samples instead of bytes.
 pub(super) fn unpack(
