@@ -1,18 +1,18 @@
-//! Frames of animated WebP files, which ffmpeg reads in few of its versions: chosen as it chooses those of a video.
+//! Frames of animated WebP files, which few versions of ffmpeg can read. They are chosen as ffmpeg chooses those of a video.
 
 use super::error::DocumentError;
 use super::video::{self, Frame, FrameChoice, Frames};
 use phi3v::image::{self, AnimationFrame, ImageError, ImageLimits, ImageMode, RgbImage};
 use std::time::{Duration, Instant};
 
-/// Time to read an animation once.
+/// Maximum time to read an animation once.
 const TIME_MAX: Duration = Duration::from_secs(300);
 
-/// Bytes of a frame that is compared.
+/// Bytes of a frame that is reduced for comparison.
 const SAMPLE_BYTES: usize = video::SAMPLE_SIDE * video::SAMPLE_SIDE * 3;
 
-/// The chosen frames of an animation; none where `bytes` are no animated WebP. It is read twice: once to choose, and once frame
-/// by frame as they are wanted.
+/// The chosen frames, or `None` if `bytes` is not an animated WebP. The file is decoded twice: once to choose, then
+/// frame by frame on demand.
 pub(super) fn frames(
     bytes: &[u8],
     choice: FrameChoice,
@@ -41,7 +41,7 @@ pub(super) fn frames(
     let most = numbers.len();
     let mut now = None;
     let chosen = numbers.into_iter().map_while(move |number| {
-        // the frame that is seen at that moment, which those before it are decoded for
+        // decode up to the frame that is visible at that moment
         while !matches!(&now, Some((_, end)) if number < *end) {
             match shown.next()? {
                 (Ok(frame), end) => now = Some((frame.image, end)),
@@ -55,7 +55,7 @@ pub(super) fn frames(
     Ok(Some(Frames { most, frames: Box::new(chosen) }))
 }
 
-/// The frames, until the time is over, which passes while one is read.
+/// Limits the total time of reading frames. Only the time spent reading a frame counts.
 fn in_time(
     mut frames: impl Iterator<Item = Result<AnimationFrame, ImageError>>,
 ) -> impl Iterator<Item = Result<AnimationFrame, DocumentError>> {
@@ -69,12 +69,12 @@ fn in_time(
     })
 }
 
-/// The moments, so many in a second, at which a frame is looked for.
+/// The moments, at a rate of `per_second`, for which a frame is looked up.
 struct Slots {
     per_second: f64,
     /// When the next frame is shown.
     time: Duration,
-    /// Of each frame the moment behind the last at which it is seen.
+    /// For each frame, one past the last moment at which it is visible.
     ends: Vec<usize>,
 }
 
@@ -83,8 +83,8 @@ impl Slots {
         Self { per_second, time: Duration::ZERO, ends: Vec::new() }
     }
 
-    /// Adds a frame, and returns at how many moments it is seen. A moment sees the frame whose start is nearest before it, and
-    /// the first sees one in any case.
+    /// Adds a frame and returns at how many moments it is visible: from the moment nearest to its start to the one
+    /// nearest to its end. The first frame is visible at one moment at least.
     fn add(&mut self, duration: Duration) -> usize {
         self.time += duration;
         let begin = self.ends.last().copied().unwrap_or(0);
@@ -95,7 +95,7 @@ impl Slots {
     }
 }
 
-/// A frame as small as those of videos that are compared, `[side, side, 3]`.
+/// A frame reduced to the size at which video frames are compared, `[side, side, 3]`.
 fn sample(image: &RgbImage) -> Vec<u8> {
     const SIDE: usize = video::SAMPLE_SIDE;
     let pixel = |x: usize, y: usize| {

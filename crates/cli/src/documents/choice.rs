@@ -1,34 +1,34 @@
-//! Which pages of a document, as `1-3,7,10-`.
+//! Which pages of a document to read, as in `1-3,7,10-`.
 
 use super::error::DocumentError;
 use phi3v::document::PdfError;
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
-/// Pages of a document, in the order in which they are to be looked at.
+/// Pages of a document, in the order in which they are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageChoice(Vec<Range>);
 
-/// Pages side by side, from 1.
+/// Consecutive pages, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Range {
     first: usize,
-    /// None goes to the end.
+    /// The last page; `None` means the end of the document.
     last: Option<usize>,
 }
 
 impl PageChoice {
-    /// One page, counted from 1.
+    /// Chooses one page, counted from 1.
     #[must_use]
     pub fn of(page: usize) -> Self {
         Self(vec![Range { first: page, last: Some(page) }])
     }
 
-    /// The numbers of the chosen pages of a document with `pages` pages, each once. A range that begins within the
-    /// document ends with it.
+    /// Returns the numbers of the chosen pages of a document with `pages` pages, each once. A range that begins within
+    /// the document is cut at its end.
     ///
     /// # Errors
-    /// A page or range that begins behind the end, or more than `limit` pages.
+    /// A page or range begins beyond the end, or there are more than `limit` pages.
     pub fn of_document(&self, pages: usize, limit: usize) -> Result<Vec<usize>, DocumentError> {
         let (mut seen, mut chosen) = (BTreeSet::new(), Vec::new());
         for Range { first, last } in &self.0 {
@@ -36,7 +36,7 @@ impl PageChoice {
                 return Err(PdfError::NoPage { page: *first, pages }.into());
             }
             let last = last.unwrap_or(pages).min(pages);
-            // one more than may be, of however many
+            // take one more than allowed to detect the excess, regardless of the length of the range
             let more = (*first..=last).filter(|page| seen.insert(*page)).take(limit.saturating_add(1));
             chosen.extend(more);
             if chosen.len() > limit {

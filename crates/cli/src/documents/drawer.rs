@@ -1,4 +1,4 @@
-//! Files read by another process: this side of the pipe.
+//! Reading files in another process: the caller's side of the pipe.
 
 use super::error::DocumentError;
 use super::process::{Stopped, Watched};
@@ -15,17 +15,17 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// Time that a document may stay open without being asked for a page.
+/// How long a document may stay open without a request for a page.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// What drawing may cost.
+/// Limits on drawing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DrawLimits {
     /// Time to open a document, and time for each page or picture.
     pub page_time_max: Duration,
-    /// Memory of the process that draws.
+    /// Memory of the drawing process, in bytes.
     pub memory_max: u64,
-    /// Pages of a document that may be chosen.
+    /// Maximum number of pages of a document that may be chosen.
     pub pages_max: usize,
 }
 
@@ -36,25 +36,25 @@ impl Default for DrawLimits {
     }
 }
 
-/// Draws documents and decodes pictures that need it, each by a process of its own.
+/// Draws documents, and decodes pictures that need it, each in a separate process.
 #[derive(Clone, Debug, Default)]
 pub struct Drawer {
-    /// The program; this one where none is named.
+    /// The program to start; `None` is the current program.
     program: Option<PathBuf>,
-    /// What drawing may cost.
+    /// Limits on drawing.
     limits: DrawLimits,
-    /// How long all that it draws may take together, if that is limited.
+    /// The time limit for everything drawn together, if there is one.
     together: Option<Together>,
 }
 
-/// A time that everything has together.
+/// A time limit shared by several pieces of work.
 #[derive(Clone, Copy, Debug)]
 struct Together {
     limit: Duration,
     end: Instant,
 }
 
-/// The time that one piece of work has.
+/// The time available for one piece of work.
 #[derive(Clone, Copy)]
 struct WorkTime {
     page_time_max: Duration,
@@ -62,13 +62,13 @@ struct WorkTime {
 }
 
 impl WorkTime {
-    /// What is left of it at this moment.
+    /// The time left now.
     fn left(self) -> Duration {
         let together = self.together.map(|together| together.end.saturating_duration_since(Instant::now()));
         together.map_or(self.page_time_max, |together| together.min(self.page_time_max))
     }
 
-    /// The time that everything had together, if it is over.
+    /// Returns the error for the shared time limit, if it has passed.
     fn over(self) -> Option<DocumentError> {
         let together = self.together.filter(|together| Instant::now() >= together.end)?;
         Some(DocumentError::TimeTogether { limit: together.limit })
@@ -76,25 +76,25 @@ impl WorkTime {
 }
 
 impl Drawer {
-    /// Draws by the program at this path, which must be a `phi3v` of the same version.
+    /// Creates a drawer that starts the program at this path, which must be a `phi3v` of the same version.
     #[must_use]
     pub fn by(program: &Path) -> Self {
         Self { program: Some(program.to_owned()), ..Self::default() }
     }
 
-    /// What drawing may cost.
+    /// The limits on drawing.
     #[must_use]
     pub fn limits(&self) -> DrawLimits {
         self.limits
     }
 
-    /// The same within `limits`.
+    /// Returns this drawer with the limits `limits`.
     #[must_use]
     pub fn with_limits(self, limits: DrawLimits) -> Self {
         Self { limits, ..self }
     }
 
-    /// The same for files that together have `limit` from now on, besides the time that each page has.
+    /// Returns this drawer for files that share the time `limit` from now on, in addition to the limit per page.
     #[must_use]
     pub fn together_within(self, limit: Duration) -> Self {
         Self { together: Some(Together { limit, end: Instant::now() + limit }), ..self }
@@ -103,7 +103,7 @@ impl Drawer {
     /// Opens a PDF.
     ///
     /// # Errors
-    /// It cannot be read within the limits, or the process for it cannot be started.
+    /// The PDF cannot be read within the limits, or the drawing process cannot be started.
     pub fn open(&self, bytes: &[u8]) -> Result<Document, DocumentError> {
         let limits = self.limits;
         let peer = self.start(Kind::Document)?;
@@ -111,7 +111,7 @@ impl Drawer {
         let sent = document.peer.send_file(&Work::Pdf(bytes.len() as u64), bytes);
         match sent.and_then(|()| document.peer.reply()).map_err(|_| document.end())? {
             Reply::Pages(pages) => {
-                // until it is asked for a page it only waits
+                // until a page is requested, the process only waits
                 document.peer.process.give(IDLE_TIME_MAX);
                 Ok(Document { pages, ..document })
             }
@@ -120,10 +120,10 @@ impl Drawer {
         }
     }
 
-    /// Decodes a picture in `format`, HEIC or AVIF, which has at least one byte and not too many.
+    /// Decodes a picture in `format`, HEIC or AVIF. The length of `bytes` must be within the limits and not zero.
     ///
     /// # Errors
-    /// It cannot be decoded within the limits, or the process for it cannot be started.
+    /// The picture cannot be decoded within the limits, or the process cannot be started.
     pub fn picture(
         &self,
         format: &'static str,
@@ -160,8 +160,8 @@ impl Drawer {
         WorkTime { page_time_max: self.limits.page_time_max, together: self.together }
     }
 
-    /// A process that has said that it can read a file. One that ends before is no `phi3v`, or cannot be loaded: no file is to
-    /// blame for that.
+    /// Starts a process and waits until it reports that it is ready for a file. If it ends before that, it is not
+    /// `phi3v` or cannot be loaded, and no file is to blame.
     fn start(&self, kind: Kind) -> Result<Peer, DocumentError> {
         let time = self.time();
         if let Some(over) = time.over() {
@@ -194,31 +194,31 @@ impl Drawer {
             (None, None) => Command::new(own_program()?),
         };
         command.arg(worker::WORD);
-        // who answers decides whether the answer is finished first
+        // the answering process decides whether Ctrl-C lets the answer finish
         away_from_ctrl_c(&mut command);
         Ok(command)
     }
 }
 
-/// How a process of phi3v is started where the program that runs is another's, which has loaded phi3v as a library.
+/// How to start a process of phi3v if the current program is another one that has loaded phi3v as a library.
 #[derive(Clone, Debug)]
 pub struct HostProgram {
-    /// The program, such as an interpreter of Python.
+    /// The program, such as a Python interpreter.
     pub program: PathBuf,
-    /// Its words before those that phi3v's own program would get.
+    /// Arguments that precede those of phi3v's own program.
     pub words: Vec<OsString>,
 }
 
-/// What [`draw_by_host`] was told, if it was.
+/// The value passed to [`draw_by_host`], once it was called.
 static HOST: OnceLock<Option<HostProgram>> = OnceLock::new();
 
-/// Says that this process is not phi3v's own, and what is started to draw from here on; none where there is nothing that could
-/// be: whatever program this is, it must not be started once more.
+/// Declares that phi3v runs inside another program, and names the program to start for drawing. `None` forbids
+/// starting anything: the host program must not be started a second time.
 pub fn draw_by_host(program: Option<HostProgram>) {
     let _ = HOST.set(program);
 }
 
-/// What is read.
+/// The kind of file to read.
 #[derive(Clone, Copy)]
 enum Kind {
     Document,
@@ -226,7 +226,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// The error of one whose process was stopped.
+    /// The error for a file of this kind whose process was stopped.
     fn stopped(self, stopped: Stopped, limits: DrawLimits, time: WorkTime) -> DocumentError {
         let DrawLimits { page_time_max: limit, memory_max, .. } = limits;
         match (stopped, self) {
@@ -240,7 +240,7 @@ impl Kind {
     }
 }
 
-/// The other side of the pipe.
+/// The process at the other side of the pipe.
 struct Peer {
     process: Watched,
 }
@@ -263,12 +263,12 @@ impl Peer {
         self.send(bytes)
     }
 
-    /// The next line of the other side. A line is short, so that it is read letter by letter: what follows are pixels.
+    /// Reads the next reply line. Lines are short and are read byte by byte, since pixels may follow.
     fn reply(&mut self) -> io::Result<Reply> {
         line(&mut self.process.stdout)
     }
 
-    /// The pixels of a picture whose size is within the limits.
+    /// Reads the pixels of a picture whose size is within the limits.
     fn pixels(&mut self, width: usize, height: usize) -> io::Result<Vec<u8>> {
         let mut pixels = vec![0; width * height * 3];
         self.process.stdout.read_exact(&mut pixels)?;
@@ -276,7 +276,7 @@ impl Peer {
     }
 }
 
-/// A PDF that is open in another process.
+/// A PDF that another process has open.
 pub struct Document {
     peer: Peer,
     limits: DrawLimits,
@@ -285,23 +285,24 @@ pub struct Document {
 }
 
 impl Document {
-    /// Number of its pages.
+    /// Number of pages.
     #[must_use]
     pub fn pages(&self) -> usize {
         self.pages
     }
 
-    /// Whether its pages can be drawn: not after an error of its process.
+    /// Whether pages can be drawn. After an error of the process, they cannot.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.peer.process.is_wanted()
     }
 
-    /// Draws page `page`, from 1, for at most `num_crops` tiles; and whether something of it is missing, such as a font or a
-    /// picture that is not understood.
+    /// Draws page `page`, counted from 1, for at most `num_crops` tiles. Also returns whether a part is missing, such
+    /// as an unsupported font or picture.
     ///
     /// # Errors
-    /// It cannot be drawn within the limits. After all but a [`DocumentError::Pdf`] no other can be drawn either.
+    /// The page cannot be drawn within the limits. After any error except [`DocumentError::Pdf`], no other page can be
+    /// drawn either.
     pub fn draw(&mut self, page: usize, num_crops: usize) -> Result<(RgbImage, bool), DocumentError> {
         if let Some(over) = self.time.over() {
             self.peer.process.end();
@@ -324,7 +325,7 @@ impl Document {
         }
     }
 
-    /// The pixels of a page, if they are as many as a page of so many tiles can have.
+    /// Reads the pixels of a page, if the size is possible for a page of `num_crops` tiles.
     fn pixels(&mut self, width: usize, height: usize, num_crops: usize) -> io::Result<Vec<u8>> {
         let fits = phi3v::document::page_size(width as f64, height as f64, num_crops)
             .is_ok_and(|most| width <= most.width as usize + 1 && height <= most.height as usize + 1);
@@ -334,7 +335,7 @@ impl Document {
         self.peer.pixels(width, height)
     }
 
-    /// Why there is nothing to read.
+    /// Ends the process and returns why there is no reply.
     fn end(&mut self) -> DocumentError {
         match self.peer.process.end() {
             Some(stopped) => Kind::Document.stopped(stopped, self.limits, self.time),
@@ -343,7 +344,7 @@ impl Document {
     }
 }
 
-/// A line of JSON, of at most 4 KiB.
+/// Reads a line of JSON of at most 4 KiB.
 fn line<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<T> {
     const BYTES_MAX: usize = 4 << 10;
     let (mut line, mut letter) = (Vec::new(), [0]);

@@ -1,4 +1,4 @@
-//! Why a document gives no pictures.
+//! Why a document yields no pictures.
 
 use crate::paths::system_words;
 use phi3v::document::PdfError;
@@ -6,96 +6,96 @@ use phi3v::image::ImageError;
 use std::io;
 use std::time::Duration;
 
-/// Why a file gives no pictures: it is no picture, or a document that cannot be drawn within its limits.
+/// Why a file yields no pictures: it is not a picture, or it is a document that cannot be drawn within the limits.
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentError {
-    /// It is no picture, or one that is refused.
+    /// The file is not a picture, or the picture is refused.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// It is a PDF that cannot be drawn.
+    /// The file is a PDF that cannot be drawn.
     #[error(transparent)]
     Pdf(#[from] PdfError),
-    /// More pages were chosen than may be, or nobody chose and there are more than are looked at unasked.
+    /// More pages were chosen than allowed, or none were chosen and the document has more than are read by default.
     #[error("the document has {pages} pages, and {limit} at most are looked at together")]
     ManyPages {
-        /// Pages of the document.
+        /// Number of pages of the document.
         pages: usize,
-        /// Pages that are looked at.
+        /// Maximum number of pages read together.
         limit: usize,
     },
-    /// Several pages were chosen where one is looked at.
+    /// Several pages were chosen, but only one is read here.
     #[error("{chosen} pages of the document were chosen, and one is looked at here")]
     ChosenPages {
-        /// Pages that were chosen.
+        /// Number of chosen pages.
         chosen: usize,
     },
     /// Drawing took too long.
     #[error("the document could not be drawn within {} s for a page, the limit", .limit.as_secs())]
     Time {
-        /// Time for a page.
+        /// The time limit for a page.
         limit: Duration,
     },
     /// The files of a request took too long together.
     #[error("the documents and pictures could not be drawn within {} s together, the limit", .limit.as_secs())]
     TimeTogether {
-        /// Time for all of them.
+        /// The time limit for all of them.
         limit: Duration,
     },
     /// Drawing took too much memory.
     #[error("drawing the document takes more than {} MiB of memory, the limit", .limit >> 20)]
     Memory {
-        /// Bytes that drawing may take.
+        /// The memory limit in bytes.
         limit: u64,
     },
     /// Decoding a picture took too long.
     #[error("the picture could not be decoded within {} s, the limit", .limit.as_secs())]
     PictureTime {
-        /// Time for a picture.
+        /// The time limit for a picture.
         limit: Duration,
     },
     /// Decoding a picture took too much memory.
     #[error("decoding the picture takes more than {} MiB of memory, the limit", .limit >> 20)]
     PictureMemory {
-        /// Bytes that decoding may take.
+        /// The memory limit in bytes.
         limit: u64,
     },
-    /// A video, and no program that reads it.
+    /// The file is a video, and ffmpeg is not installed.
     #[error("videos need the program ffmpeg, which is not installed")]
     NoFfmpeg,
-    /// A video that ffmpeg gives nothing of.
+    /// ffmpeg returns no frames of the video.
     #[error("ffmpeg finds no picture in the video")]
     NoFrames,
-    /// A video that ffmpeg does not come to the end of.
+    /// ffmpeg fails before the end of the video.
     #[error("ffmpeg cannot read the video: {reason}")]
     Ffmpeg {
-        /// What it said, or what it ended with.
+        /// ffmpeg's message or exit status.
         reason: String,
     },
-    /// ffmpeg is there and cannot be started.
+    /// ffmpeg exists but cannot be started.
     #[error("ffmpeg does not start: {}", system_words(.0))]
     FfmpegStart(io::Error),
-    /// A video has no place where ffmpeg could read it.
+    /// The video cannot be stored where ffmpeg could read it.
     #[error("the video cannot be kept for ffmpeg: {}", system_words(.0))]
     VideoFile(io::Error),
     /// Reading the frames of a video or an animation took too long.
     #[error("the frames could not be read within {} s, the limit", .limit.as_secs())]
     VideoTime {
-        /// Time to read a video once.
+        /// The time limit for reading a video once.
         limit: Duration,
     },
     /// Reading a video took too much memory.
     #[error("ffmpeg takes more than {} MiB of memory for the video, the limit", .limit >> 20)]
     VideoMemory {
-        /// Bytes that ffmpeg may take.
+        /// The memory limit in bytes.
         limit: u64,
     },
-    /// The process that draws has ended before it was done.
+    /// The drawing process ended before it was done.
     #[error("the document cannot be drawn: the process that draws it ended too early")]
     Ended,
-    /// Another version of the program has taken its place, which does not speak as this one does.
+    /// The program was replaced by another version, which uses a different protocol.
     #[error("documents, HEIC and AVIF cannot be read: phi3v was replaced by version {version} while it runs")]
     Replaced {
-        /// Version of the program that was started to draw.
+        /// Version of the program that was started for drawing.
         version: String,
     },
     /// The process that draws documents and decodes HEIC and AVIF cannot be started, or ends before it has read anything.
@@ -104,7 +104,7 @@ pub enum DocumentError {
 }
 
 impl DocumentError {
-    /// What the user can do about it, one sentence, if there is something.
+    /// Returns what the user can do about the error, in one sentence, if there is something.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {

@@ -1,8 +1,9 @@
-//! Where one file becomes pictures: the pages of a PDF or a TIFF, frames of a video, or the picture that a file is.
+//! Converts one file to pictures: the pages of a PDF or a TIFF, the frames of a video, or a single picture.
 //!
-//! Commands and server read every picture by [`Pages`]. A PDF is drawn, and HEIC and AVIF are decoded, by a process of its own ([`Drawer`]),
-//! the same program once more, so that no file can take down, hang or swell the one that answers: it is ended where it takes
-//! too long or too much memory, and one that ends by itself, as by a stack that is too deep, is an error of the file.
+//! Commands and server read every picture with [`Pages`]. PDFs are drawn, and HEIC and AVIF decoded, by a separate
+//! process ([`Drawer`]), which runs the same program. So no file can crash or hang the answering process or exhaust
+//! its memory. The separate process is stopped if it takes too long or too much memory. If it ends by itself, for
+//! example because of a stack overflow, that is an error of the file.
 
 mod animation;
 mod choice;

@@ -1,28 +1,28 @@
-//! Files with pages that stay open from one of their pages to the next.
+//! Files with pages that stay open between reads of their pages.
 
 use super::drawer::Document;
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Files that are open at most beside those whose pages are being drawn: one for each thread that draws pages of a batch.
+/// Maximum number of open files besides those whose pages are being drawn: one for each thread that draws pages of a batch.
 const OPEN_MAX: usize = 4;
 
-/// A file with pages that is open.
+/// An open file with pages.
 pub enum OpenFile {
-    /// A PDF, which one thread draws pages of.
+    /// A PDF, whose pages one thread draws.
     Pdf(Box<Document>),
     /// A TIFF, which threads share.
     Tiff {
         /// The bytes of the file.
         bytes: Arc<Vec<u8>>,
-        /// How many pages it has; one more than are looked at where there are more.
+        /// Number of pages, or one more than the limit if there are more.
         pages: usize,
     },
 }
 
 impl OpenFile {
-    /// How many pages it has.
+    /// Number of pages.
     #[must_use]
     pub fn pages(&self) -> usize {
         match self {
@@ -31,7 +31,7 @@ impl OpenFile {
         }
     }
 
-    /// Whether its pages can be read, as far as is known: not after an error of the process that draws them.
+    /// Whether the pages can be read, as far as is known. After an error of the drawing process, they cannot.
     #[must_use]
     pub fn is_open(&self) -> bool {
         match self {
@@ -41,7 +41,7 @@ impl OpenFile {
     }
 }
 
-/// Files that are open, by their names. Several threads may draw pages of the same PDF, each by a document of its own.
+/// Open files by name. Several threads may draw pages of the same PDF, each with its own document.
 #[derive(Clone, Default)]
 pub struct OpenFiles(Arc<Mutex<VecDeque<Open>>>);
 
@@ -51,7 +51,7 @@ struct Open {
 }
 
 impl OpenFiles {
-    /// The open file `source`, if there is one. Nobody else has a PDF until it is kept again.
+    /// Takes the open file `source`, if there is one. A PDF is unavailable to others until it is kept again.
     #[must_use]
     pub fn take(&self, source: &OsStr) -> Option<OpenFile> {
         let mut open = self.locked();
@@ -62,7 +62,7 @@ impl OpenFiles {
         open.remove(index).map(|open| open.file)
     }
 
-    /// Keeps a file for whoever wants a page of it next. The one that was kept longest is closed where there are too many.
+    /// Keeps a file for later reads of its pages. If there are too many, the one kept longest is closed.
     pub fn keep(&self, source: &OsStr, file: OpenFile) {
         let mut open = self.locked();
         let same = |open: &Open| open.source == source && matches!(open.file, OpenFile::Tiff { .. });
@@ -71,12 +71,12 @@ impl OpenFiles {
         }
         open.push_back(Open { source: source.to_owned(), file });
         let closed = if open.len() > OPEN_MAX { open.pop_front() } else { None };
-        // to close one is to wait for its process
+        // closing a file waits for its process, so release the lock first
         drop(open);
         drop(closed);
     }
 
-    /// Keeps a file if there is room: of many that are opened one after the other the first are wanted first.
+    /// Keeps a file if there is room. Of many files opened in sequence, the first are needed first.
     pub fn keep_if_room(&self, source: &OsStr, file: OpenFile) {
         let mut open = self.locked();
         if open.len() < OPEN_MAX {

@@ -1,4 +1,4 @@
-//! The pictures of a file, whatever it is.
+//! The pictures of a file of any kind.
 
 use super::animation;
 use super::choice::PageChoice;
@@ -11,50 +11,50 @@ use phi3v::image::{self, ImageError, ImageInputs, ImageLimits, ImageMode, ImageP
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How files become pictures.
+/// How files are converted to pictures.
 #[derive(Clone, Debug)]
 pub struct Reading {
     /// As people see them, or as the reference does.
     pub mode: ImageMode,
-    /// How many tiles, and how pixels are normalised.
+    /// Number of tiles, and normalisation of pixels.
     pub params: ImageParams,
-    /// What a picture may cost.
+    /// Limits on a picture.
     pub limits: ImageLimits,
-    /// Which pages of documents; without a choice all of a PDF, and of a TIFF the first, as the reference does.
+    /// The chosen pages of documents. `None` means all pages of a PDF, and the first page of a TIFF, as in the reference.
     pub pages: Option<PageChoice>,
-    /// Which frames of a video; none where videos are refused. Of a GIF the first frame is read where nobody chose.
+    /// The frames of a video; `None` refuses videos. If no frames were asked for, a GIF is read as its first frame.
     pub frames: Option<FrameChoice>,
-    /// Pages of a document that are looked at where nobody chose.
+    /// Maximum number of pages of a document that are read if none were chosen.
     pub pages_unasked_max: usize,
-    /// What draws PDF files and decodes HEIC and AVIF.
+    /// Draws PDF files and decodes HEIC and AVIF.
     pub drawer: Drawer,
 }
 
 /// A page that is ready for the model.
 #[derive(Clone, Debug)]
 pub struct Page {
-    /// Its number, from 1, where the file has or could have several.
+    /// The page number, counted from 1, if the file has or could have several pages.
     pub number: Option<usize>,
-    /// What the model sees.
+    /// The input of the model.
     pub inputs: Arc<ImageInputs>,
-    /// When it is shown, where the file is a video.
+    /// When the frame is shown, if the file is a video.
     pub time: Option<Duration>,
-    /// Whether something of it could not be drawn.
+    /// Whether a part of the page could not be drawn.
     pub is_incomplete: bool,
 }
 
-/// The pages of a file, one after the other.
+/// The pages of a file, read one after the other.
 pub struct Pages {
     content: Content,
     reading: Reading,
-    /// Those that are to come; of a video its frames, from 1.
+    /// The remaining pages; for a video, its frames counted from 1.
     left: std::vec::IntoIter<usize>,
 }
 
-/// What a file is, as it is looked at.
+/// How a file is treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A picture that has no pages, and no frames that are looked at.
+    /// A picture without pages, and without frames that are read.
     Picture,
     /// A file with pages.
     Document,
@@ -65,17 +65,17 @@ pub enum Kind {
 enum Content {
     /// A file with pages.
     Open(OpenFile),
-    /// Frames that are to come.
+    /// The remaining frames.
     Video(Frames),
     /// The bytes of a picture.
     Image(Vec<u8>),
 }
 
 impl Reading {
-    /// Opens a file by its `bytes`.
+    /// Opens a file with the contents `bytes`.
     ///
     /// # Errors
-    /// It is no picture, and no document that can be drawn; or it does not have the chosen pages.
+    /// The file is neither a picture nor a document that can be drawn, or it does not have the chosen pages.
     pub fn open(&self, bytes: Vec<u8>) -> Result<Pages, DocumentError> {
         if is_drawn(&bytes) {
             return self.pages_of(self.pdf(&bytes)?);
@@ -91,22 +91,22 @@ impl Reading {
         }
     }
 
-    /// The pages of a file that is open.
+    /// Returns the pages of an open file.
     ///
     /// # Errors
-    /// It does not have the chosen pages, or too many where nobody chose.
+    /// The file does not have the chosen pages, or has too many if none were chosen.
     pub fn pages_of(&self, file: OpenFile) -> Result<Pages, DocumentError> {
         let left = self.chosen(&file)?;
         Ok(self.pages(Content::Open(file), left))
     }
 
-    /// The chosen pages of a file; all where nobody chose.
+    /// Returns the chosen pages of a file, or all if none were chosen.
     fn chosen(&self, file: &OpenFile) -> Result<Vec<usize>, DocumentError> {
         let (pages, limit) = (file.pages(), self.limits.frames_max);
         let chosen_max = self.drawer.limits().pages_max;
         let unasked_max = self.pages_unasked_max.min(chosen_max);
         match &self.pages {
-            // where there are more they were not counted
+            // `pages` is not the full count here: counting stops after `limit`
             Some(choice) if matches!(file, OpenFile::Tiff { .. }) && pages > limit => {
                 let chosen = choice.of_document(pages, limit).ok();
                 let chosen = chosen.filter(|chosen| chosen.iter().all(|page| *page <= limit));
@@ -118,18 +118,18 @@ impl Reading {
         }
     }
 
-    /// A PDF, opened.
+    /// Opens a PDF.
     fn pdf(&self, bytes: &[u8]) -> Result<OpenFile, DocumentError> {
         self.limits.check_bytes(bytes.len())?;
         Ok(OpenFile::Pdf(Box::new(self.drawer.open(bytes)?)))
     }
 
-    /// How many pages a TIFF has of which some were chosen; none where nobody chose, and where the file is one picture.
+    /// Returns the number of pages of a TIFF, or `None` if no pages were chosen or the file is a single picture.
     fn tiff_pages(&self, bytes: &[u8]) -> Result<Option<usize>, ImageError> {
         if self.pages.is_some() { image::pages(bytes, &self.limits) } else { Ok(None) }
     }
 
-    /// The frames of a video, or of an animation that somebody chose frames of; none where it is something else.
+    /// Returns the frames of a video, or of an animation whose frames were asked for; otherwise `None`.
     fn frames_of(&self, bytes: &[u8], choice: FrameChoice) -> Result<Option<Frames>, DocumentError> {
         let limits = &self.limits;
         let told = image::pages(bytes, limits);
@@ -145,7 +145,7 @@ impl Reading {
         Ok(None)
     }
 
-    /// The picture that a file is. What can end the process that decodes it, or keep it for long, is left to another.
+    /// Decodes a picture. Formats whose decoder may end its process or take long are decoded by another process.
     fn picture(&self, bytes: &[u8]) -> Result<RgbImage, DocumentError> {
         let Self { mode, limits, .. } = self;
         let Some(format) = format_of_drawer(bytes) else {
@@ -180,16 +180,16 @@ fn is_drawn(bytes: &[u8]) -> bool {
     cfg!(feature = "pdf") && is_pdf(bytes)
 }
 
-/// The pages of a file that are pictures of their own.
+/// The pages of a file that count as separate pictures.
 pub struct CountedPages {
-    /// Their numbers, from 1.
+    /// The page numbers, counted from 1.
     pub numbers: Vec<usize>,
-    /// The file itself, which had to be opened to count them.
+    /// The file, which had to be opened to count its pages.
     pub file: OpenFile,
 }
 
-/// The pages of a file that are pictures of their own: all of a PDF, and of a TIFF those that `reading` chooses. None
-/// where it is one picture.
+/// Returns the pages of a file that count as separate pictures: all of a PDF, and those of a TIFF that `reading`
+/// chooses. Returns `None` if the file is one picture.
 ///
 /// # Errors
 /// As for [`Reading::open`].
@@ -214,7 +214,7 @@ impl Iterator for Pages {
 }
 
 impl Pages {
-    /// What the file is: one picture, a document or a video.
+    /// Whether the file is one picture, a document or a video.
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self.content {
@@ -224,13 +224,13 @@ impl Pages {
         }
     }
 
-    /// How many pages are to come, at most.
+    /// Maximum number of remaining pages.
     #[must_use]
     pub fn left(&self) -> usize {
         self.left.len()
     }
 
-    /// The file that the pages are of, for others of its pages, where it has pages and is still open.
+    /// Returns the file for reading other pages, if it has pages and is still open.
     #[must_use]
     pub fn into_open(self) -> Option<OpenFile> {
         match self.content {
@@ -239,7 +239,7 @@ impl Pages {
         }
     }
 
-    /// A page, or the next frame, if there is one more.
+    /// Reads a page, or the next frame if there is one.
     fn page(&mut self, page: usize) -> Option<Result<Page, DocumentError>> {
         let Reading { mode, params, limits, .. } = &self.reading;
         let plain = |image| Seen { image, number: None, time: None, is_incomplete: false };
@@ -266,7 +266,7 @@ impl Pages {
     }
 }
 
-/// A page as it was drawn or decoded; the fields are those of [`Page`].
+/// A page as drawn or decoded; the fields are those of [`Page`].
 struct Seen {
     image: RgbImage,
     number: Option<usize>,

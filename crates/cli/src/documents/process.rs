@@ -1,4 +1,4 @@
-//! A process that is ended where it takes too long or too much memory.
+//! Child processes that are stopped if they take too long or too much memory.
 
 use std::io::{self, Read};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
@@ -9,48 +9,48 @@ use std::time::{Duration, Instant};
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 use tempfile::TempDir;
 
-/// How often time and memory are looked at: a process takes some 100 MB more meanwhile, at most.
+/// How often time and memory are checked. In between, a process takes about 100 MB more, at most.
 const PERIOD: Duration = Duration::from_millis(20);
 
-/// Why a process was ended.
+/// Why a process was stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stopped {
-    /// Its time was over.
+    /// It exceeded its time limit.
     Time,
-    /// It had too much memory.
+    /// It exceeded its memory limit.
     Memory,
 }
 
-/// How a process came to its end.
+/// How a process ended.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Ending {
-    /// Why it was ended; none where it ended by itself, or was not wanted any more.
+    /// Why it was stopped; `None` if it ended by itself or was no longer needed.
     pub(super) stopped: Option<Stopped>,
-    /// What it ended with, where it did so by itself.
+    /// The exit status, if it ended by itself.
     pub(super) status: Option<ExitStatus>,
 }
 
-/// A process with its input and output, and a thread that watches it. It ends with this.
+/// A process with its input and output, and a thread that watches it. Dropping this value ends the process.
 pub(super) struct Watched {
-    /// What it reads.
+    /// The input of the process.
     pub(super) stdin: Option<ChildStdin>,
-    /// What it writes.
+    /// The output of the process.
     pub(super) stdout: ChildStdout,
     deadline: Arc<Mutex<Instant>>,
-    /// Dropped, it ends the process.
+    /// Dropping this ends the process.
     end: Option<Sender<()>>,
     watch: Option<JoinHandle<Ending>>,
-    /// The end of what it says on stderr, where that is heard.
+    /// The thread that keeps the last output on stderr, if it is collected.
     heard: Option<JoinHandle<Vec<u8>>>,
 }
 
 impl Watched {
-    /// Starts `command`, which has `time` from now on and may have `memory_max` bytes. What it says on stderr is not heard.
+    /// Starts `command` with the limits `time`, from now on, and `memory_max` bytes. Discards its stderr.
     pub(super) fn start(command: &mut Command, time: Duration, memory_max: u64) -> io::Result<Self> {
         Self::spawn(command.stdin(Stdio::piped()).stderr(Stdio::null()), time, memory_max)
     }
 
-    /// Starts a tool that others wrote, which has `time` from now on and reads what `command` says.
+    /// Starts a third-party tool with the time limit `time`, from now on. `command` defines its stdin.
     pub(super) fn start_tool(command: &mut Command, time: Duration) -> io::Result<Self> {
         Self::spawn(command.stderr(Stdio::piped()), time, TOOL_MEMORY_MAX)
     }
@@ -59,7 +59,7 @@ impl Watched {
         let system = System::new().map_err(io::Error::other)?;
         let mut child = command.stdout(Stdio::piped()).spawn()?;
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        // ended by the thread that watches it, or here where that does not start
+        // ended by the watching thread, or here if that thread cannot be started
         let mut child = Owned(child);
         let stdout = stdout.ok_or(io::ErrorKind::BrokenPipe)?;
         let hear = |stderr: ChildStderr| {
@@ -94,18 +94,18 @@ impl Watched {
         Ok(Self { stdin, stdout, deadline, end: Some(end), watch: Some(watch), heard })
     }
 
-    /// Gives it `time` from now on.
+    /// Sets the time limit to `time` from now on.
     pub(super) fn give(&self, time: Duration) {
         *locked(&self.deadline) = Instant::now() + time;
     }
 
-    /// Waits for its own end, and says how it came to it.
+    /// Waits until the process ends by itself or is stopped, and returns how it ended.
     pub(super) fn wait(&mut self) -> Ending {
         drop(self.stdin.take());
         self.watch.take().and_then(|watch| watch.join().ok()).unwrap_or_default()
     }
 
-    /// What it said on stderr, after its end: the first line and the last, of which one tells more than the other.
+    /// Returns the first and last lines of stderr after the end of the process. Either may be the more informative one.
     pub(super) fn words(&mut self) -> Option<String> {
         let heard = self.heard.take()?.join().ok()?;
         let heard = String::from_utf8_lossy(&heard);
@@ -114,25 +114,25 @@ impl Watched {
         Some(lines.next_back().map_or_else(|| first.clone(), |last| format!("{first}; {last}")))
     }
 
-    /// Whether nobody has ended it. It may have done so by itself.
+    /// Whether the process has not been ended by [`end`](Self::end). It may have ended by itself.
     pub(super) fn is_wanted(&self) -> bool {
         self.end.is_some()
     }
 
-    /// Ends it, and says why it was ended before, if it was.
+    /// Ends the process. Returns why it was stopped before, if it was.
     pub(super) fn end(&mut self) -> Option<Stopped> {
         drop(self.end.take());
         self.wait().stopped
     }
 }
 
-/// A line of ffmpeg's without the part of it that speaks, as `[mov @ 0x5d0]`.
+/// A line of ffmpeg's output without its prefix that names a component, such as `[mov @ 0x5d0]`.
 fn without_source(line: &str) -> &str {
     let rest = line.strip_prefix('[').and_then(|rest| rest.split_once(']'));
     rest.map_or(line, |(_, rest)| rest).trim()
 }
 
-/// The end of what comes from `stderr`, which is read to its own.
+/// Reads `stderr` to its end and returns the last bytes.
 fn last_bytes(mut stderr: impl Read) -> Vec<u8> {
     const KEPT_MAX: usize = 4 << 10;
     let (mut kept, mut more) = (Vec::new(), [0; 1 << 10]);
@@ -153,7 +153,7 @@ fn locked(deadline: &Mutex<Instant>) -> MutexGuard<'_, Instant> {
     deadline.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A process that ends with this.
+/// A process that ends when this value is dropped.
 struct Owned(Child);
 
 impl Drop for Owned {
@@ -162,20 +162,20 @@ impl Drop for Owned {
     }
 }
 
-/// Ends a process that may have ended already, and waits, so that nothing is left of it.
+/// Ends a process, which may have ended already, and waits for it, so that no zombie remains.
 fn finish(child: &mut Child) {
     let _ = child.kill();
     let _ = child.wait();
 }
 
-/// Memory of a tool that others wrote.
+/// Memory limit of a third-party tool.
 pub(super) const TOOL_MEMORY_MAX: u64 = 2 << 30;
 
-/// What `command` writes on its stdout, one byte more than `bytes_max` at most, after which it is ended. It reads nothing, and
-/// what it ends with is not looked at: tools that have nothing to give end as those that fail.
+/// Runs `command` and returns its stdout, cut at one byte more than `bytes_max`, after which the process is ended. Its
+/// stdin is empty. Its exit status is ignored, since tools without anything to return exit like those that fail.
 ///
 /// # Errors
-/// It cannot be started, or is not done within `time`.
+/// The command cannot be started, or is not done within `time`.
 pub fn output_of(command: &mut Command, time: Duration, bytes_max: usize) -> io::Result<Vec<u8>> {
     let mut process = Watched::start(command, time, TOOL_MEMORY_MAX)?;
     drop(process.stdin.take());
@@ -188,7 +188,7 @@ pub fn output_of(command: &mut Command, time: Duration, bytes_max: usize) -> io:
     }
 }
 
-/// What a process has of the machine's memory.
+/// Measures the memory of a process.
 struct Memory {
     system: System,
     pid: Pid,
@@ -203,11 +203,11 @@ impl Memory {
     }
 }
 
-/// A new folder that nobody else looks into, among the system's for what is kept for a moment: what is on a screen, or in
-/// a video, is not for others. It goes with what is returned.
+/// Creates a private folder among the system's temporary files, since screenshots and videos are not for other users.
+/// It is deleted when the returned value is dropped.
 ///
 /// # Errors
-/// It cannot be made.
+/// The folder cannot be created.
 pub fn private_folder() -> io::Result<TempDir> {
     let mut folder = tempfile::Builder::new();
     #[cfg(unix)]
@@ -226,7 +226,7 @@ mod tests {
         let child = Owned(sleep.arg("1000").spawn().unwrap());
         let place = format!("/proc/{}", child.0.id());
         assert!(std::path::Path::new(&place).exists());
-        // as the thread that is to watch it, where it cannot be started
+        // as if the watching thread could not be started
         let watch = move || child.0.id();
         drop(watch);
         assert!(!std::path::Path::new(&place).exists(), "it would be there until somebody waits for it");

@@ -1,4 +1,4 @@
-//! Frames of videos and animations, by ffmpeg where it is on the PATH.
+//! Frames of videos and animations, read by ffmpeg if it is on the PATH.
 
 use super::error::DocumentError;
 use super::process::{Ending, Stopped, TOOL_MEMORY_MAX, Watched};
@@ -8,47 +8,47 @@ use std::io::{self, Read};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// Time for ffmpeg to read a video once.
+/// Time limit for ffmpeg to read a video once.
 const TIME_MAX: Duration = Duration::from_secs(300);
-/// Time that ffmpeg may wait for somebody to take the next frame.
+/// How long ffmpeg may wait until the next frame is requested.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
-/// Frames in a second that are compared to find those that differ.
+/// Frames per second that are compared to find those that differ.
 pub(super) const SAMPLES_PER_SECOND: f64 = 2.0;
-/// Side of a frame that is compared.
+/// Side of a frame reduced for comparison.
 pub(super) const SAMPLE_SIDE: usize = 32;
-/// Frames that are compared: four hours.
+/// Maximum number of compared frames: four hours.
 pub(super) const SAMPLES_MAX: usize = 4 * 3600 * 2;
-/// Makes frames as wide as they are shown, where pixels are no squares; pixels of no known shape are taken for such.
+/// Scales frames to their displayed width if pixels are not square. Pixels of unknown shape are assumed to be square.
 const SQUARE_PIXELS: &str = "scale=iw*sar:ih,setsar=1";
-/// Steps of each colour in a histogram.
+/// Number of histogram bins per colour.
 const LEVELS: usize = 16;
 
-/// Which frames of a video are looked at.
+/// Which frames of a video are read.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FrameChoice {
-    /// So many in a second, from the beginning; none for those at which the picture changes most.
+    /// Frames per second, from the beginning; `None` chooses the frames at which the picture changes most.
     pub fps: Option<f64>,
-    /// At most so many.
+    /// Maximum number of frames.
     pub frames: usize,
-    /// Whether somebody chose them: of an animation that is read as a picture the first frame is taken otherwise.
+    /// Whether the user asked for frames. If not, an animation that can be read as a picture yields its first frame.
     pub is_asked_for: bool,
 }
 
-/// A frame, and when it is shown.
+/// A frame and the time at which it is shown.
 pub(super) struct Frame {
     pub(super) time: Duration,
     pub(super) image: RgbImage,
 }
 
-/// Frames that are read one after the other, as they are wanted.
+/// Frames that are read one after the other on demand.
 pub(super) struct Frames {
-    /// How many there are at most.
+    /// Maximum number of frames.
     pub(super) most: usize,
-    /// The frames in order; at least one, or an error.
+    /// The frames in order: at least one, or an error.
     pub(super) frames: Box<dyn Iterator<Item = Result<Frame, DocumentError>> + Send>,
 }
 
-/// The chosen frames of a video.
+/// Returns the chosen frames of a video.
 pub(super) fn frames(
     bytes: &[u8],
     choice: FrameChoice,
@@ -60,7 +60,7 @@ pub(super) fn frames(
         None => (SAMPLES_PER_SECOND, changes(&samples(&file)?, choice.frames)),
     };
     let wanted: Vec<String> = numbers.iter().map(|number| format!("eq(n,{number})")).collect();
-    // side by side at a constant rate, so that ffmpeg repeats and drops none to keep time
+    // number the frames consecutively at a constant rate, so that ffmpeg neither repeats nor drops any
     let filter = format!("fps={fps},select='{}',setpts=N,{SQUARE_PIXELS}", wanted.join("+"));
     let rate = fps.to_string();
     let process = start(&file, &filter, &["-r", &rate, "-f", "image2pipe", "-c:v", "ppm"])?;
@@ -70,7 +70,7 @@ pub(super) fn frames(
     Ok(Frames { most, frames: Box::new(running) })
 }
 
-/// Small frames of the whole video, `[frames, side, side, 3]`.
+/// Reduced frames of the whole video, `[frames, side, side, 3]`.
 fn samples(file: &HandedFile) -> Result<Vec<u8>, DocumentError> {
     let filter = format!("fps={SAMPLES_PER_SECOND},scale={SAMPLE_SIDE}:{SAMPLE_SIDE}");
     let mut process = start(file, &filter, &["-f", "rawvideo"])?;
@@ -83,14 +83,14 @@ fn samples(file: &HandedFile) -> Result<Vec<u8>, DocumentError> {
     Ok(samples)
 }
 
-/// ffmpeg, which writes what `filter` leaves of the video in `file`.
+/// Starts ffmpeg, which writes the output of `filter` for the video in `file`.
 fn start(file: &HandedFile, filter: &str, output: &[&str]) -> Result<Watched, DocumentError> {
     let mut command = Command::new("ffmpeg");
     let path = file.give_to(&mut command).map_err(DocumentError::VideoFile)?;
-    // a list of other files or addresses is no video
+    // the whitelist refuses lists of other files or addresses
     command.args(["-nostdin", "-v", "error", "-protocol_whitelist", "file", "-i"]).arg(path);
     command.args(["-an", "-sn", "-dn", "-vf", filter]);
-    // of a video of more than 8 bits it would write 16
+    // for a video of more than 8 bits, ffmpeg would write 16
     command.args(["-pix_fmt", "rgb24"]).args(output).arg("pipe:1");
     away_from_ctrl_c(&mut command);
     Watched::start_tool(&mut command, TIME_MAX).map_err(|error| match error.kind() {
@@ -99,12 +99,12 @@ fn start(file: &HandedFile, filter: &str, output: &[&str]) -> Result<Watched, Do
     })
 }
 
-/// Waits for ffmpeg's end.
+/// Waits for the end of ffmpeg.
 ///
 /// # Errors
-/// It was ended, or has failed.
+/// ffmpeg was stopped, or failed.
 fn ended(process: &mut Watched) -> Result<(), DocumentError> {
-    // where it goes on with what is no picture, it would wait for somebody to read it
+    // if ffmpeg continues after something unreadable, it would block until its output is read
     let _ = io::copy(&mut process.stdout, &mut io::sink());
     let Ending { stopped, status } = process.wait();
     match (stopped, status) {
@@ -118,16 +118,16 @@ fn ended(process: &mut Watched) -> Result<(), DocumentError> {
     }
 }
 
-/// ffmpeg at work, from which one frame is taken after the other. It waits where nobody takes them.
+/// A running ffmpeg whose frames are taken one after the other. It waits until the next frame is taken.
 struct Running {
     process: Watched,
-    /// The video, which it reads as long as it runs.
+    /// The video, which ffmpeg reads as long as it runs.
     _file: HandedFile,
-    /// Numbers of the frames that are still to come.
+    /// Numbers of the remaining frames.
     numbers: std::vec::IntoIter<usize>,
     fps: f64,
     limits: ImageLimits,
-    /// What is left of its time. It passes while a frame is waited for.
+    /// The remaining time. It passes only while waiting for a frame.
     left: Duration,
     is_first: bool,
 }
@@ -151,7 +151,7 @@ impl Iterator for Running {
             Ok(None) => ended(&mut self.process),
             Err(error) => Err(error.into()),
         };
-        // nothing comes behind it
+        // no frames follow
         self.numbers = Vec::new().into_iter();
         match frame {
             Ok(()) if is_first => Some(Err(DocumentError::NoFrames)),
@@ -161,7 +161,7 @@ impl Iterator for Running {
     }
 }
 
-/// The first frame, and those at which the histogram differs most from that of the frame before, in order.
+/// Returns the first frame and those whose histogram differs most from that of the previous frame, in order.
 pub(super) fn changes(samples: &[u8], frames: usize) -> Vec<usize> {
     let histograms: Vec<[u32; 3 * LEVELS]> =
         samples.chunks_exact(SAMPLE_SIDE * SAMPLE_SIDE * 3).map(histogram).collect();
@@ -170,7 +170,7 @@ pub(super) fn changes(samples: &[u8], frames: usize) -> Vec<usize> {
     };
     let mut changed: Vec<(usize, u32)> =
         histograms.windows(2).map(difference).enumerate().map(|(index, by)| (index + 1, by)).collect();
-    // of equal changes the earlier ones
+    // of equal changes, the earlier ones come first
     changed.sort_by_key(|&(index, by)| (std::cmp::Reverse(by), index));
     let changed = changed.into_iter().filter(|&(_, by)| by > 0).map(|(index, _)| index);
     let mut numbers: Vec<usize> = [0].into_iter().chain(changed).take(frames.max(1)).collect();
@@ -188,7 +188,8 @@ fn histogram(frame: &[u8]) -> [u32; 3 * LEVELS] {
     counts
 }
 
-/// The next picture of a stream of PPM files, as ffmpeg writes them; none at its end, also where that cuts one off.
+/// Reads the next picture of a stream of PPM files, as ffmpeg writes them. Returns `None` at the end, even in the
+/// middle of a picture.
 fn read_ppm(stream: &mut impl Read, limits: &ImageLimits) -> Result<Option<RgbImage>, ImageError> {
     let Some((width, height)) = read_ppm_head(stream) else { return Ok(None) };
     let pixels = (width as u64).saturating_mul(height as u64);
@@ -203,7 +204,7 @@ fn read_ppm(stream: &mut impl Read, limits: &ImageLimits) -> Result<Option<RgbIm
     Ok(stream.read_exact(&mut pixels).ok().map(|()| RgbImage { width, height, pixels }))
 }
 
-/// Width and height of the PPM that `stream` goes on with, read to the end of its head.
+/// Reads the header of the next PPM in `stream` and returns its width and height.
 fn read_ppm_head(stream: &mut impl Read) -> Option<(usize, usize)> {
     const BYTES_MAX: usize = 64;
     let (mut head, mut byte, mut lines) = (Vec::new(), [0], 0);
@@ -221,14 +222,14 @@ fn read_ppm_head(stream: &mut impl Read) -> Option<(usize, usize)> {
 mod tests {
     use super::*;
 
-    /// A small frame of one colour.
+    /// A reduced frame of one colour.
     fn plain(value: u8) -> Vec<u8> {
         vec![value; SAMPLE_SIDE * SAMPLE_SIDE * 3]
     }
 
     #[test]
     fn frames_are_those_at_which_the_picture_changes_most() {
-        // by little at 2, by much at 4 and 5
+        // a small change at 2, large ones at 4 and 5
         let mut partly = plain(10);
         partly[..300].fill(200);
         let video =
@@ -254,7 +255,7 @@ mod tests {
         assert_eq!((pictures[0].height, pictures[0].pixels.as_slice()), (2, b"\n\n\nabc".as_slice()));
         assert_eq!((pictures[1].width, pictures[1].pixels.as_slice()), (2, b"ABCDEF".as_slice()));
         assert_eq!(ppm(&stream[..stream.len() - 1]).unwrap().len(), 1, "one is cut off");
-        // before anything is read or kept of it
+        // refused before any pixels are read or stored
         let too_large = ppm(b"P6\n99999999999 99999999999\n255\n");
         assert!(too_large.is_err_and(|error| matches!(error, ImageError::Pixels { .. })));
         let any_size = ImageLimits { pixels_max: u64::MAX, ..ImageLimits::default() };

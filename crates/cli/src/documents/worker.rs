@@ -1,10 +1,13 @@
-//! Files read by another process: the other side of the pipe.
+//! Reading files in another process: the worker's side of the pipe.
 //!
-//! Every [`Reply`] is a line of JSON. First [`Reply::Ready`] goes out, so that a process that cannot even begin is told from one
-//! that a file has ended. In comes a [`Work`], a line of JSON too, and the file. Of a picture a reply goes out with its pixels,
-//! `[height, width, 3]`, and that is the end. Of a document goes out how many pages it has; then a [`Request`] comes in for
-//! every page, and out goes a reply with its pixels. The end of the input is the end, in the middle of a page too: nobody is
-//! there who wants it.
+//! Every [`Reply`] is a line of JSON, and so are [`Work`] and [`Request`]. The protocol:
+//! 1. The worker sends [`Reply::Ready`]. This distinguishes a process that cannot start from one that a file has
+//!    ended.
+//! 2. The worker reads a [`Work`] line and the file.
+//! 3. For a picture, it replies with the pixels, `[height, width, 3]`, and ends.
+//! 4. For a document, it replies with the number of pages, and then with pixels for each [`Request`].
+//!
+//! When its input closes, the worker exits, even in the middle of a page: nobody is waiting for the result.
 
 use crate::sys::{end_with_parent, give_way_for_memory};
 use crate::version::VERSION;
@@ -15,29 +18,29 @@ use std::ffi::OsString;
 use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-/// The word of the command line that makes a process one that draws. It is no command for people, and in no help.
+/// The argument that makes a process a worker. It is not a command for users and appears in no help.
 pub const WORD: &str = "__draw-pages";
 
-/// A file that is to be read.
+/// A file to read.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Work {
-    /// A PDF of so many bytes.
+    /// A PDF, with its length in bytes.
     Pdf(u64),
-    /// A picture, and what decides how it is read.
+    /// A picture and the settings for reading it.
     Picture {
-        /// How many bytes it has.
+        /// Length in bytes.
         bytes: u64,
-        /// Whether it is read as people see it, and not as the reference would.
+        /// Whether the picture is read as people see it, rather than as the reference would.
         is_as_seen: bool,
-        /// Pixels that it may have.
+        /// Maximum number of pixels.
         pixels_max: u64,
-        /// Pixels that a side may have.
+        /// Maximum pixels of a side.
         side_max: u32,
     },
 }
 
 impl Work {
-    /// A picture of so many bytes, which are within the limits.
+    /// Work for a picture of `bytes` bytes, which are within the limits.
     #[must_use]
     pub fn picture(bytes: usize, mode: ImageMode, limits: &ImageLimits) -> Self {
         Self::Picture {
@@ -49,24 +52,24 @@ impl Work {
     }
 }
 
-/// A page that is to be drawn.
+/// A page to draw.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Request {
-    /// Its number, from 1.
+    /// The page number, counted from 1.
     pub page: usize,
-    /// Tiles that it is for.
+    /// Maximum number of tiles of the page.
     pub num_crops: usize,
 }
 
-/// What is told of a document, a page or a picture.
+/// What the worker reports about a document, a page or a picture.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Reply {
-    /// The process has been started and waits for a file.
+    /// The process has started and waits for a file.
     Ready {
-        /// Version of the program that it runs.
+        /// Version of the program that the process runs.
         version: String,
     },
-    /// The document is open and has so many pages.
+    /// The document is open and has this number of pages.
     Pages(usize),
     /// The page is drawn or the picture decoded; its pixels follow.
     Page {
@@ -74,7 +77,7 @@ pub enum Reply {
         width: usize,
         /// Rows of the page.
         height: usize,
-        /// Whether something of it is missing.
+        /// Whether a part of the page is missing.
         is_incomplete: bool,
     },
     /// Why there are no pages.
@@ -83,7 +86,7 @@ pub enum Reply {
     Refused(Refusal),
 }
 
-/// What can be wrong with a picture, of what [`ImageError`] tells.
+/// What can be wrong with a picture: the subset of [`ImageError`] that a worker reports.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Refusal {
     /// It has no pixels.
@@ -92,9 +95,9 @@ pub enum Refusal {
     Side(u32, u32, u32),
     /// It has too many pixels: width, height and limit.
     Pixels(u32, u32, u64),
-    /// There is no memory for so many bytes of it.
+    /// The system could not allocate this number of bytes.
     Memory(usize),
-    /// It is in a form that is not decoded.
+    /// It uses a form of the format that is not decoded.
     Kind(String),
     /// It ends too early.
     Truncated,
@@ -112,14 +115,14 @@ impl From<ImageError> for Refusal {
             ImageError::UnsupportedKind { kind, .. } => Self::Kind(kind),
             ImageError::Truncated { .. } => Self::Truncated,
             ImageError::Damaged { reason, .. } => Self::Damaged(reason),
-            // what else there is was looked at before the picture was sent
+            // all other errors were ruled out before the picture was sent
             _ => Self::of_end(),
         }
     }
 }
 
 impl Refusal {
-    /// The error of a picture in this format.
+    /// Returns the error of a picture in this format.
     #[must_use]
     pub fn of(self, format: &'static str) -> ImageError {
         match self {
@@ -133,20 +136,20 @@ impl Refusal {
         }
     }
 
-    /// What is said of a picture whose decoder has ended the process.
+    /// The refusal of a picture whose decoder has ended the process.
     #[must_use]
     pub fn of_end() -> Self {
         Self::Damaged("the decoder gave up".to_owned())
     }
 }
 
-/// Whether the command line `words` asks for a process that draws.
+/// Whether the command line `words` asks for a worker.
 #[must_use]
 pub fn is_asked_for(words: &[OsString]) -> bool {
     words.get(1).is_some_and(|word| word == WORD)
 }
 
-/// Draws what comes on stdin until it ends, and returns the number to exit with.
+/// Runs the worker on stdin until it ends, and returns the exit code.
 #[must_use]
 pub fn main() -> u8 {
     give_way_for_memory();
@@ -155,15 +158,15 @@ pub fn main() -> u8 {
     u8::from(Input::of_stdin().and_then(draw).is_err())
 }
 
-/// What comes on stdin. A thread of its own reads it, so that its end is seen while a page is drawn.
+/// Reads stdin on a separate thread, so that its end is noticed while a page is drawn.
 struct Input {
     coming: Receiver<Vec<u8>>,
-    /// What has come and is not read.
+    /// Bytes received but not read yet.
     here: io::Cursor<Vec<u8>>,
 }
 
 impl Input {
-    /// Reads from here on, and ends the process when nothing more can come.
+    /// Starts reading stdin, and ends the process at its end.
     fn of_stdin() -> io::Result<Self> {
         let (sender, coming) = channel();
         let read = move || {
@@ -187,13 +190,13 @@ impl Read for Input {
     }
 }
 
-/// Passes on what comes from `from` until its end.
+/// Forwards everything from `from` until its end.
 fn pass_on(from: &mut impl Read, to: &Sender<Vec<u8>>) -> io::Result<()> {
     let mut bytes = vec![0; 1 << 16];
     loop {
         match from.read(&mut bytes) {
             Ok(0) => return Ok(()),
-            // nobody reads once all is drawn
+            // after the last reply, nobody receives
             Ok(read) => drop(to.send(bytes[..read].to_vec())),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
@@ -201,7 +204,7 @@ fn pass_on(from: &mut impl Read, to: &Sender<Vec<u8>>) -> io::Result<()> {
     }
 }
 
-/// Documents nest as deep as they like, within the reader's own limits. Memory that is not used costs nothing.
+/// Runs `work` on a large stack: documents may nest deeply, within the reader's own limits. Unused stack takes no memory.
 fn on_a_deep_stack<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     const STACK_BYTES: usize = 256 << 20;
     std::thread::scope(|scope| {
@@ -228,13 +231,13 @@ fn serve(input: &mut impl io::BufRead, output: &mut impl io::Write) -> io::Resul
                 output,
             )
         }
-        // without the features nobody asks
+        // without these features, no caller sends such work
         #[allow(unreachable_patterns, reason = "a build with all features")]
         _ => Err(io::ErrorKind::Unsupported.into()),
     }
 }
 
-/// The next `length` bytes.
+/// Reads the next `length` bytes.
 #[cfg(any(feature = "avif", feature = "heic", feature = "pdf"))]
 fn file(input: &mut impl io::BufRead, length: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -254,8 +257,8 @@ fn picture(
     #[cfg(feature = "avif")]
     use phi3v::image::decode_avif as decode;
 
-    // a panic on one of the decoder's threads would let the others wait for it forever, and one in a function of C
-    // would leave a core behind
+    // a panic on one of the decoder's threads would make the others wait forever, and one in a C function would leave
+    // a core dump
     std::panic::set_hook(Box::new(|_| std::process::exit(1)));
     match decode(bytes, mode, limits) {
         Ok(image) => {
@@ -317,7 +320,7 @@ mod tests {
             let told = serde_json::to_string(&Refusal::from(error.clone())).unwrap();
             assert_eq!(serde_json::from_str::<Refusal>(&told).unwrap().of("HEIC"), error);
         }
-        // no sentence within a sentence
+        // the message must not contain another message
         let other = Refusal::from(ImageError::Frames { format: "HEIC", frames: 2, limit: 1 });
         assert_eq!(other.of("AVIF").to_string(), "the AVIF picture is damaged: the decoder gave up");
     }

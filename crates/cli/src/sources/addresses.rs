@@ -1,4 +1,4 @@
-//! Pictures by their address: data URLs always, other servers and a folder only where they were allowed.
+//! Pictures by address: data URLs always, other servers and a folder only if they were allowed.
 
 use super::budget::{Budget, SourceLimits};
 use super::data_url;
@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The addresses that pictures may be read from: data URLs always, hosts and a folder where allowed.
+/// The addresses that pictures may be read from: data URLs always, hosts and a folder if they were allowed.
 #[derive(Clone)]
 pub struct Sources {
     remote: Option<Arc<Fetcher>>,
@@ -18,19 +18,19 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Sources that read data URLs alone: nothing is fetched, no file is opened.
+    /// Creates sources that read data URLs only: nothing is fetched, and no file is opened.
     pub fn data_urls_only() -> Self {
         Self { remote: None, folder: None }
     }
 
-    /// The same sources, and also what `fetcher` fetches from the hosts it allows.
+    /// Returns these sources with the addition of pictures that `fetcher` fetches from its allowed hosts.
     #[must_use]
     pub fn with_remote(mut self, fetcher: Fetcher) -> Self {
         self.remote = Some(Arc::new(fetcher));
         self
     }
 
-    /// The same sources, and also the files below `dir` by `file:` addresses.
+    /// Returns these sources with the addition of files below `dir`, by `file:` addresses.
     ///
     /// # Errors
     /// The folder cannot be opened.
@@ -39,13 +39,13 @@ impl Sources {
         Ok(self)
     }
 
-    /// Whether the picture at `url` came with the request.
+    /// Whether the request itself contains the picture at `url`.
     pub fn is_in_request(url: &str) -> bool {
         scheme(url).as_deref() == Some("data")
     }
 
-    /// Turns at reading the picture at `url`, where it lies elsewhere: each host has its own, so that a slow one holds
-    /// up its own pictures only. None where it is refused anyway.
+    /// Returns the turns for reading the picture at `url`, or `None` if the request contains it or it is refused
+    /// anyway. Each host has its own turns, so that a slow host delays only its own pictures.
     pub fn turns(&self, url: &str) -> Option<Turns> {
         match (scheme(url).as_deref(), &self.remote, &self.folder) {
             (Some("http" | "https"), Some(fetcher), _) => fetcher.turns(url.trim_start()),
@@ -54,11 +54,11 @@ impl Sources {
         }
     }
 
-    /// The bytes of the picture at `url`, charged to `budget`. Blocks, but no longer than until `deadline` for
-    /// another server.
+    /// Reads the bytes of the picture at `url` and charges them to `budget`. Blocks; for another server, until
+    /// `deadline` at most.
     ///
     /// # Errors
-    /// The source is not allowed, or does not have a picture of acceptable size; or no budget is left.
+    /// The source is not allowed, has no picture of acceptable size, or the budget is used up.
     pub fn read(
         &self,
         url: &str,

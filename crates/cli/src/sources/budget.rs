@@ -1,9 +1,10 @@
-//! What inputs may cost: bounds on each picture's file, and one memory for what all clients send together (bodies, files
-//! of pictures, tiles).
+//! Limits on the cost of inputs: the file of each picture, and one memory shared by everything that clients send
+//! (bodies, files of pictures, tiles).
 //!
-//! A budget is charged as bytes arrive, never by what a client announces: nobody keeps others out by promising much. Nor by sending
-//! much: of several clients none holds more than three times what it leaves free. So there is always some for one more, and never
-//! more taken than there is, which equal parts for however many come, as of places in the queue, would not hold to.
+//! A budget is charged as bytes arrive, never by what a client announces, so nobody can block others by announcing
+//! much. Sending much does not help either: if there are several clients, each may hold at most three times what it
+//! leaves free. So there is always some memory for one more client, and the total is never exceeded. Equal parts for
+//! any number of clients, as for places in the queue, could not guarantee that.
 
 use super::error::{BudgetError, SourceError};
 use super::held::Held;
@@ -11,72 +12,74 @@ use phi3v::engine::CacheSalt;
 use std::io::Read;
 use std::time::Duration;
 
-/// Bytes that are counted as one: small enough for short questions to take little, so large that few charges change the count.
+/// Bytes per unit of the count: small enough that short questions take little, and large enough that few charges
+/// change the count.
 const UNIT: usize = 1 << 10;
 
-/// How many times what it leaves free a client may hold where there are several. One alone has three quarters, enough for 16 of the
-/// largest pictures by addresses.
+/// How many times the memory that it leaves free a client may hold, if there are several clients. A single client may
+/// hold three quarters, which suffices for 16 of the largest pictures by address.
 const OF_FREE: usize = 3;
 
 /// Bytes that are read before the budget is charged for them.
 const PIECE: usize = 64 << 10;
 
-/// Bounds on the file of a picture: its bytes, and the time a host may take.
+/// Limits on the file of a picture: its length, and the time that a host may take.
 #[derive(Clone, Copy, Debug)]
 pub struct SourceLimits {
-    /// Bytes of a picture in a data URL or below the folder.
+    /// Maximum bytes of a picture in a data URL or below the folder.
     pub bytes_max: usize,
-    /// Bytes of a picture from another server.
+    /// Maximum bytes of a picture from another server.
     pub remote_bytes_max: usize,
-    /// Time for a picture from another server, redirects included.
+    /// Time limit for a picture from another server, redirects included.
     pub remote_time_max: Duration,
 }
 
-/// The memory that is set aside for the inputs of all requests together.
+/// The memory reserved for the inputs of all requests together.
 #[derive(Clone, Debug)]
 pub struct Inputs {
-    /// Units that are held.
+    /// Units held.
     held: Held,
     bytes_max: usize,
 }
 
 impl Inputs {
-    /// A memory of `bytes_max` bytes for all requests together, counted in units of 1 KiB.
+    /// Creates a memory of `bytes_max` bytes for all requests together, counted in units of 1 KiB.
     pub fn new(bytes_max: usize) -> Self {
         Self { held: Held::default(), bytes_max }
     }
 
-    /// A request's share of the memory, of which nothing is charged yet, where all are one client.
+    /// Returns a request's share of the memory, with nothing charged yet, if all requests belong to one client.
     pub fn budget(&self) -> Budget {
         self.budget_of(CacheSalt::default())
     }
 
-    /// The same for a request of `client`: clients are told apart by the salts of their caches. That without one is alone.
+    /// Returns a request's share for `client`. Clients are distinguished by the salts of their caches; one with the
+    /// default salt counts as the only client.
     pub fn budget_of(&self, client: CacheSalt) -> Budget {
         Budget { inputs: self.clone(), client, units: 0, bytes: 0 }
     }
 }
 
-/// A request's share of the memory for inputs. Dropping it gives it back.
+/// A request's share of the memory for inputs. Dropping it releases the memory.
 #[derive(Debug)]
 pub struct Budget {
     inputs: Inputs,
     client: CacheSalt,
-    /// Units that are held for its bytes.
+    /// Units held for the bytes.
     units: usize,
     bytes: usize,
 }
 
 impl Budget {
-    /// Whose request it is.
+    /// The client that made the request.
     pub fn client(&self) -> CacheSalt {
         self.client
     }
 
-    /// Charges `bytes` more.
+    /// Charges `bytes` more bytes.
     ///
     /// # Errors
-    /// There is none left, or there could never be.
+    /// The remaining memory does not suffice, or the request exceeds the limit by itself.
     pub fn charge(&mut self, bytes: usize) -> Result<(), BudgetError> {
         let total = self.bytes.saturating_add(bytes);
         let (all, is_alone) = (self.inputs.bytes_max, self.client == CacheSalt::default());
@@ -99,16 +102,16 @@ impl Budget {
         Ok(())
     }
 
-    /// Another share of the same memory, of which nothing is charged yet.
+    /// Returns another share of the same memory for the same client, with nothing charged yet.
     #[must_use]
     pub fn beside(&self) -> Self {
         self.inputs.budget_of(self.client)
     }
 
-    /// Reads `source` to its end, charging what comes. Blocks.
+    /// Reads `source` to its end and charges the bytes as they arrive. Blocks.
     ///
     /// # Errors
-    /// There are more than `bytes_max` bytes, no budget is left for them, or the source fails, which is `broken`.
+    /// There are more than `bytes_max` bytes, the budget does not suffice, or the source fails, which is reported as `broken`.
     pub fn read(
         &mut self,
         source: impl Read,
@@ -165,7 +168,7 @@ mod tests {
         let inputs = Inputs::new(64 * UNIT);
         let mut held: Vec<Budget> = Vec::new();
         for (client, most) in [(1, 48), (2, 12), (3, 3)] {
-            // in several requests
+            // spread over several requests
             let mut took = 0;
             for _ in 0..64 {
                 let mut budget = inputs.budget_of([client; 32]);

@@ -1,5 +1,5 @@
-//! `data:image/png;base64,...` to bytes, by the rules of browsers (WHATWG's Fetch, "data: URLs"). The media type is
-//! ignored: a picture's format shows in its content.
+//! Decodes `data:image/png;base64,...` to bytes by the rules of browsers (WHATWG's Fetch, "data: URLs"). The media
+//! type is ignored: a picture's format is detected from its content.
 
 use super::error::{DataUrlFault, SourceError};
 use base64::Engine;
@@ -7,7 +7,7 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use std::borrow::Cow;
 
-/// Clients differ in whether they pad, and in the bits that the last character does not need.
+/// Clients differ in whether they pad, and in the unused bits of the last character.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new()
@@ -17,14 +17,14 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 pub(super) fn decode(url: &str, bytes_max: usize) -> Result<Vec<u8>, SourceError> {
     let url = without_breaks(url);
-    // what follows # is no part of the data
+    // the fragment after # is not part of the data
     let url = url.split_once('#').map_or(&*url, |(url, _)| url);
     let Some((head, data)) = url.split_once(',') else {
         return Err(SourceError::DataUrl(DataUrlFault::NoComma));
     };
     let data = unescaped(data.as_bytes());
     if !is_base64(head) {
-        // no picture consists of characters that need no escape
+        // a picture always contains bytes that need escapes
         return match data {
             Cow::Borrowed(_) => Err(SourceError::DataUrl(DataUrlFault::NotBase64)),
             Cow::Owned(data) if data.len() > bytes_max => Err(SourceError::TooLarge { limit: bytes_max }),
@@ -32,14 +32,14 @@ pub(super) fn decode(url: &str, bytes_max: usize) -> Result<Vec<u8>, SourceError
         };
     }
     let data = without_blanks(data);
-    // 4 characters for 3 bytes
+    // 4 characters encode 3 bytes
     if data.len() / 4 * 3 > bytes_max.saturating_add(2) {
         return Err(SourceError::TooLarge { limit: bytes_max });
     }
     BASE64.decode(&data).map_err(|_| SourceError::DataUrl(DataUrlFault::InvalidBase64))
 }
 
-/// Tabs and line breaks are no part of a URL (WHATWG's URL, "basic URL parser").
+/// Removes tabs and line breaks, which are not part of a URL (WHATWG's URL, "basic URL parser").
 fn without_breaks(url: &str) -> Cow<'_, str> {
     if url.contains(['\t', '\n', '\r']) {
         Cow::Owned(url.replace(['\t', '\n', '\r'], ""))
@@ -48,7 +48,7 @@ fn without_breaks(url: &str) -> Cow<'_, str> {
     }
 }
 
-/// Whether a URL's part before the comma ends with `;base64`, with blanks before and after the word.
+/// Whether the part of a URL before the comma ends with `;base64`, allowing blanks around the word.
 fn is_base64(head: &str) -> bool {
     let head = head.trim_ascii_end();
     let Some((at, word)) = head.len().checked_sub(6).and_then(|at| Some((at, head.get(at..)?))) else {
@@ -57,7 +57,7 @@ fn is_base64(head: &str) -> bool {
     word.eq_ignore_ascii_case("base64") && head[..at].trim_end_matches(' ').ends_with(';')
 }
 
-/// `data` with `%2B` and the like as the bytes they stand for; owned where there were any.
+/// Decodes escapes such as `%2B` in `data`. The result is owned if there were any.
 fn unescaped(data: &[u8]) -> Cow<'_, [u8]> {
     let digit = |at: usize| data.get(at).and_then(|&byte| char::from(byte).to_digit(16));
     let (mut bytes, mut at, mut escapes) = (Vec::new(), 0, false);
@@ -79,7 +79,7 @@ fn unescaped(data: &[u8]) -> Cow<'_, [u8]> {
     if escapes { Cow::Owned(bytes) } else { Cow::Borrowed(data) }
 }
 
-/// Some clients break the lines.
+/// Removes white space, since some clients break the lines.
 fn without_blanks(data: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
     if !data.iter().any(u8::is_ascii_whitespace) {
         return data;

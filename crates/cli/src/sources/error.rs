@@ -1,5 +1,5 @@
-//! Why a picture could not be read or fetched. The words tell nothing of what lies at an address or in a folder: a stranger may read
-//! them.
+//! Why a picture could not be read or fetched. The messages reveal nothing about what is at an address or in a folder,
+//! since strangers may read them.
 
 use super::grab::GrabError;
 use crate::documents::DocumentError;
@@ -9,28 +9,28 @@ use phi3v::image::ImageError;
 use std::io;
 use std::time::Duration;
 
-/// Why the bytes of a picture were not had from its address.
+/// Why the bytes of a picture could not be read from its address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
-    /// The data URL holds no bytes that can be read.
+    /// The data URL does not contain readable data.
     #[error("the data URL {0}")]
     DataUrl(DataUrlFault),
-    /// Pictures do not come from there.
+    /// Pictures from this source are not allowed.
     #[error("pictures from {0} are not allowed")]
     NotAllowed(Unallowed),
-    /// The folder has no such file, or one that may not be read; the client is not told which.
+    /// The folder has no such file, or the file may not be read; the client does not learn which.
     #[error("there is no picture that may be read at this address")]
     NoFile,
     /// The picture's file is too long.
     #[error("the picture has more than {}, the limit", count(*.limit, "byte"))]
     TooLarge {
-        /// Bytes that it may have.
+        /// The limit in bytes.
         limit: usize,
     },
-    /// Another server did not give it.
+    /// Another server did not return the picture.
     #[error(transparent)]
     Fetch(#[from] FetchFault),
-    /// There is no memory for it.
+    /// There is no memory for the picture.
     #[error(transparent)]
     Budget(#[from] BudgetError),
 }
@@ -38,41 +38,42 @@ pub enum SourceError {
 /// What is wrong with a data URL: it has no comma, or its data are not valid base64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DataUrlFault {
-    /// Nothing parts the data from what is said about them.
+    /// No comma separates the data from their description.
     #[error("has no comma")]
     NoComma,
-    /// Its data are text and not base64.
+    /// The data are plain text instead of base64.
     #[error("is not in base64")]
     NotBase64,
-    /// It announces base64, and its data are not.
+    /// The URL announces base64, but the data are not valid base64.
     #[error("is not valid base64")]
     InvalidBase64,
 }
 
-/// A kind of address that pictures are not taken from, be it by default or in any case.
+/// A kind of address that pictures are not read from, by default or in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unallowed {
-    /// Any other server: no host was allowed.
+    /// An address on another server, when no host was allowed.
     #[error("http addresses")]
     Http,
-    /// Files: no folder was allowed.
+    /// A file, when no folder was allowed.
     #[error("files")]
     Files,
-    /// A scheme that is not known here.
+    /// An unknown scheme.
     #[error("this kind of address")]
     Scheme,
     /// A host that was not allowed by name.
     #[error("this host")]
     Host,
-    /// An address that somebody would log in with.
+    /// An address that contains login data.
     #[error("addresses with a user name")]
     UserName,
-    /// A host with an address that is not of the public internet.
+    /// A host with an address outside the public internet.
     #[error("hosts outside the public internet")]
     PrivateHost,
 }
 
-/// Why another server did not give a picture, told without its own words: they may be of an internal network.
+/// Why another server did not return a picture. The server's own messages are left out, since they may come from an
+/// internal network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FetchFault {
     /// The address cannot be parsed.
@@ -81,10 +82,10 @@ pub enum FetchFault {
     /// The host's name has no address.
     #[error("the picture's server was not found")]
     NotFound,
-    /// Too many look-ups of the host are under way.
+    /// Too many look-ups of the host are in progress.
     #[error("the name is being looked up too often")]
     LookUps,
-    /// The look-up was not done in time.
+    /// The look-up exceeded its time limit.
     #[error("looking up the picture's server took too long")]
     LookUpTime,
     /// The connection failed or broke.
@@ -96,43 +97,43 @@ pub enum FetchFault {
     /// The server answered with a failure.
     #[error("the picture's server did not give it")]
     Status,
-    /// The server redirected without saying where to, or to what is no address.
+    /// The server redirected without a target, or to an invalid address.
     #[error("the picture's server redirected badly")]
     Redirect,
-    /// The server redirected without end.
+    /// The server redirected too often.
     #[error("the picture's server redirected more than {limit} times, the limit")]
     Redirects {
-        /// Redirects that are followed.
+        /// Maximum number of redirects that are followed.
         limit: usize,
     },
-    /// The picture was not there in time, the wait for a turn included.
+    /// The picture did not arrive in time, including the wait for a turn.
     #[error("the picture was not fetched within {} s, the limit", .limit.as_secs())]
     Time {
-        /// The time that it had.
+        /// The time limit.
         limit: Duration,
     },
 }
 
-/// Why there is no memory for an input: it is too large by itself, or others have it.
+/// Why there is no memory for an input: it is too large by itself, or other inputs take the memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BudgetError {
-    /// It would not fit even if there were no other.
+    /// The input would not fit even if it were the only one.
     #[error("the body and the pictures of the request take {bytes} bytes or more, the limit is {limit}")]
     TooLarge {
-        /// Bytes needed, as far as is known.
+        /// Bytes needed, as far as known.
         bytes: usize,
-        /// Bytes for all inputs together.
+        /// Limit for all inputs together, in bytes.
         limit: usize,
     },
-    /// Other inputs take it.
+    /// Other inputs take the memory.
     #[error("the bodies and pictures of other requests fill the memory set aside for them")]
     Full,
 }
 
-/// Why a picture that the user named cannot be used, with the name as it was given.
+/// Why a picture that the user named cannot be used, with the name as given.
 #[derive(Debug, thiserror::Error)]
 pub enum NamedImageError {
-    /// What was named is no picture, or one that is refused.
+    /// The named file is not a picture, or the picture is refused.
     #[error("{name}: {error}")]
     Image {
         /// As the user named it.
@@ -140,7 +141,7 @@ pub enum NamedImageError {
         /// What is wrong with it.
         error: ImageError,
     },
-    /// What was named is a document that cannot be drawn.
+    /// The named file is a document that cannot be drawn.
     #[error("{name}: {error}")]
     Document {
         /// As the user named it.
@@ -148,15 +149,15 @@ pub enum NamedImageError {
         /// What is wrong with it.
         error: DocumentError,
     },
-    /// A file that cannot be read at all.
+    /// The file cannot be read at all.
     #[error("cannot read {name}: {}", system_words(.error))]
     File {
         /// As the user named it.
         name: String,
-        /// Why the system refuses it.
+        /// The system's error.
         error: io::Error,
     },
-    /// An address that nothing is fetched from.
+    /// Addresses are not fetched.
     #[error(
         "{url} is not fetched: pictures come from files and stdin, and from hosts that were allowed by name"
     )]
@@ -164,18 +165,18 @@ pub enum NamedImageError {
         /// As the user gave it.
         url: String,
     },
-    /// An address that another server did not give a picture for, or that may not be asked for.
+    /// Another server did not return a picture for the address, or the address must not be requested.
     #[error("{url} is not fetched: {error}")]
     Fetch {
         /// As the user gave it.
         url: String,
-        /// Why there is nothing.
+        /// Why there is no picture.
         error: SourceError,
     },
-    /// Nothing was had from the clipboard or the screen.
+    /// No picture could be taken from the clipboard or the screen.
     #[error(transparent)]
     Grab(#[from] GrabError),
-    /// A bug: a thread that prepares pictures has panicked.
+    /// A bug: a thread that prepares pictures panicked.
     #[error("a picture could not be prepared, for a fault of phi3v's own")]
     Unprepared,
     /// `-` was given for two pictures.
@@ -184,7 +185,7 @@ pub enum NamedImageError {
 }
 
 impl NamedImageError {
-    /// The error of a document that the user called `name`.
+    /// Returns the error of a document that the user named `name`.
     pub(super) fn of_document(name: &str, error: DocumentError) -> Self {
         let name = name.to_owned();
         match error {

@@ -1,5 +1,5 @@
-//! Pictures below one folder, named by `file://` URLs. The folder is opened once and every path is walked from
-//! there without leaving it, whatever `..` and links say.
+//! Pictures below one folder, named by `file://` URLs. The folder is opened once. Paths are resolved from there and
+//! never leave it, regardless of `..` and links.
 
 use super::budget::Budget;
 use super::error::SourceError;
@@ -13,13 +13,14 @@ use url::Url;
 /// The folder.
 pub(super) struct Folder {
     dir: Dir,
-    /// What its files' paths begin with: the folder's own path, and the one that it was given by, which may lead through links.
+    /// The prefixes of its files' paths: the canonical path of the folder, and the path that was given, which may
+    /// contain links.
     paths: [PathBuf; 2],
-    /// Turns at reading: a folder on a network may be slow.
+    /// Turns at reading, since a folder on a network may be slow.
     pub(super) turns: Turns,
 }
 
-/// Files that are read at one time.
+/// Maximum number of files that are read concurrently.
 const READS: usize = 16;
 
 impl Folder {
@@ -29,7 +30,7 @@ impl Folder {
         Ok(Self { dir, paths: [path, given].map(as_named), turns: Turns::new(READS) })
     }
 
-    /// The file's bytes. What is missing and what is forbidden give the same error: it tells nobody what exists.
+    /// Reads the bytes of a file. Missing and forbidden files give the same error, so that nobody learns what exists.
     pub(super) fn read(
         &self,
         url: &str,
@@ -44,8 +45,8 @@ impl Folder {
         budget.read(file, bytes_max, refused())
     }
 
-    /// The file at `path`; none where that is something else. What is asked is the open file, since the path could
-    /// lead to a pipe a moment later.
+    /// Opens the file at `path`, or returns `None` if it is not a file. The check uses the open file, since the path
+    /// could lead to a pipe a moment later.
     fn open_file(&self, path: &Path) -> std::io::Result<Option<File>> {
         let mut options = OpenOptions::new();
         options.read(true);

@@ -1,4 +1,4 @@
-//! Pictures from the clipboard and of the screen, by the system's own tools.
+//! Pictures from the clipboard and of the screen, taken with the system's own tools.
 
 use crate::documents::{output_of, private_folder};
 use crate::sys::{DESKTOP, Desktop, PROGRAM_ENDING};
@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// Time for a tool: some ask the user whether they may.
+/// Time limit for a tool: some tools ask the user for permission.
 const TIME_MAX: Duration = Duration::from_secs(30);
 
-/// Where a picture is taken from, if not from a file.
+/// A source of a picture other than a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grab {
-    /// What was copied last.
+    /// The current content of the clipboard.
     Clipboard,
     /// The screen as it is now.
     Screen,
@@ -24,31 +24,31 @@ pub enum Grab {
 /// Why no picture could be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum GrabError {
-    /// There is nothing to take it from.
+    /// There is no clipboard or screen.
     #[error("there is no {0} here: neither WAYLAND_DISPLAY nor DISPLAY is set")]
     NoDisplay(Grab),
-    /// The program that does it is not there.
+    /// The necessary program is not installed.
     #[error("the {grab} needs the program {program}, which is not installed")]
     NoTool {
-        /// What was asked for.
+        /// The requested source.
         grab: Grab,
-        /// The program that is missing.
+        /// The missing program.
         program: &'static str,
-        /// Where it comes from.
+        /// The package that contains it.
         package: &'static str,
     },
-    /// The program could not be run, or was not done in time.
+    /// The program could not be run, or exceeded its time limit.
     #[error("{program} failed: {}", crate::paths::system_words(.error))]
     Failed {
         /// The program that was run.
         program: &'static str,
-        /// What happened to it.
+        /// What went wrong.
         error: io::Error,
     },
-    /// The program gave no picture.
+    /// The program returned no picture.
     #[error("{program} gave no picture of the {grab}")]
     Nothing {
-        /// What was asked for.
+        /// The requested source.
         grab: Grab,
         /// The program that was run.
         program: &'static str,
@@ -56,7 +56,7 @@ pub enum GrabError {
 }
 
 impl GrabError {
-    /// What the user can do about it, one sentence.
+    /// Returns what the user can do about the error, in one sentence.
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
@@ -87,16 +87,16 @@ impl std::fmt::Display for Grab {
     }
 }
 
-/// How a program hands over its picture.
+/// How a program returns its picture.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Through {
     /// As a file on its stdout.
     Stdout,
     /// In the file whose name is its last argument.
     File,
-    /// As text on its stdout, in base64.
+    /// As base64 text on its stdout.
     Base64,
-    /// As text on its stdout, in hexadecimal, as AppleScript shows data: `«data PNGf89504E47...»`.
+    /// As hexadecimal text on its stdout, as AppleScript prints data: `«data PNGf89504E47...»`.
     AppleScript,
 }
 
@@ -141,7 +141,7 @@ const POWERSHELL_PASTE: Tool = Tool {
     package: "PowerShell",
     through: Through::Base64,
 };
-/// What takes the screen of a Wayland desktop, each desktop by its own.
+/// The programs that capture the screen under Wayland; each desktop has its own.
 const OF_WAYLAND: &str = "grim (Sway, Hyprland and their like), gnome-screenshot (GNOME) or spectacle (KDE)";
 const GRIM: Tool = Tool { program: "grim", arguments: &["-"], package: OF_WAYLAND, through: Through::Stdout };
 const GNOME_SCREENSHOT: Tool =
@@ -170,10 +170,10 @@ const POWERSHELL_SCREEN: Tool = Tool {
 };
 
 impl Grab {
-    /// The bytes of the picture's file, one more than `bytes_max` at most.
+    /// Takes the picture and returns the bytes of its file, cut at one byte more than `bytes_max`.
     ///
     /// # Errors
-    /// The tool for it is not there, fails, or has no picture to give.
+    /// The tool is missing, fails, or returns no picture.
     pub fn take(self, bytes_max: usize) -> Result<Vec<u8>, GrabError> {
         let tools = self.tools(DESKTOP, |name| variable(name).is_some())?;
         let preferred = tools.first().ok_or(GrabError::NoDisplay(self))?;
@@ -195,14 +195,14 @@ impl Grab {
         if bytes.is_empty() { Err(GrabError::Nothing { grab: self, program }) } else { Ok(bytes) }
     }
 
-    /// The tools of a desktop, the first of which is preferred; `is_set` tells which variables name a display.
+    /// The tools of a desktop, the preferred one first. `is_set` says whether a variable that names a display is set.
     fn tools(self, desktop: Desktop, is_set: impl Fn(&str) -> bool) -> Result<&'static [Tool], GrabError> {
         Ok(match (self, desktop) {
             (Self::Clipboard, Desktop::Macos) => &[PNGPASTE, OSASCRIPT],
             (Self::Screen, Desktop::Macos) => &[SCREENCAPTURE],
             (Self::Clipboard, Desktop::Windows) => &[POWERSHELL_PASTE],
             (Self::Screen, Desktop::Windows) => &[POWERSHELL_SCREEN],
-            // both have the same clipboard, and not the same screen
+            // both have the same clipboard, but different screens
             (Self::Clipboard, Desktop::Server) if is_set("WAYLAND_DISPLAY") && is_set("DISPLAY") => {
                 &[WL_PASTE, XCLIP]
             }
@@ -231,7 +231,7 @@ impl Tool {
                 Err(error) => Err(error),
             };
         }
-        // as text a file has two letters for a byte, at most
+        // as text, a file takes at most two characters per byte
         let output = output_of(&mut command, TIME_MAX, bytes_max.saturating_mul(2).saturating_add(64))?;
         Ok(match self.through {
             Through::Base64 => decoded_base64(&output),
@@ -241,12 +241,12 @@ impl Tool {
     }
 }
 
-/// The bytes of a text in base64; none where it is no such text.
+/// Decodes base64 text. Returns no bytes if the text is not base64.
 fn decoded_base64(text: &[u8]) -> Vec<u8> {
     base64::prelude::BASE64_STANDARD.decode(text.trim_ascii()).unwrap_or_default()
 }
 
-/// The bytes behind `PNGf`; none where there are none.
+/// Decodes the hexadecimal digits after `PNGf`. Returns no bytes if there are none.
 fn decoded_hexadecimal(text: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(text);
     let digits = text.split_once("PNGf").map_or("", |(_, digits)| digits);
@@ -254,7 +254,7 @@ fn decoded_hexadecimal(text: &[u8]) -> Vec<u8> {
     digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect()
 }
 
-/// Where a program lies, by the folders of PATH.
+/// Finds a program in the folders of PATH.
 fn find(program: &str) -> Option<PathBuf> {
     let name = format!("{program}{PROGRAM_ENDING}");
     let path = variable("PATH")?;

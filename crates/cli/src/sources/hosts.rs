@@ -1,10 +1,10 @@
-//! Pictures from other servers, of hosts that were allowed by name.
+//! Pictures from other servers, whose hosts were allowed by name.
 //!
-//! A name is resolved once; if any of its addresses is not of the public internet the picture is refused, and the
-//! connection goes to one of the addresses that were checked (a second look-up could give another answer). Redirects
-//! are followed by hand, each checked in the same way. No proxy is used: it would resolve names itself. One deadline
-//! counts for all of it, the look-ups included. Each host has its own bound on what happens at one time, so that a slow
-//! one does not hold up the others.
+//! A name is resolved once. If any of its addresses is outside the public internet, the picture is refused. The
+//! connection goes to one of the checked addresses, since a second look-up could give another answer. Redirects are
+//! followed one by one, each checked in the same way. No proxy is used: it would resolve names itself. One deadline
+//! covers everything, including look-ups. Each host has its own limit on concurrent fetches, so that a slow one does
+//! not delay the others.
 
 use super::budget::{Budget, SourceLimits};
 use super::error::{FetchFault, SourceError, Unallowed};
@@ -21,27 +21,27 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use url::Url;
 
-/// Redirects that are followed.
+/// Maximum number of redirects that are followed.
 const REDIRECTS_MAX: usize = 3;
 
-/// Addresses of a host that are tried, and as many as the HTTP client takes.
+/// Maximum number of addresses of a host that are tried, which is also the HTTP client's maximum.
 const ADDRESSES_MAX: usize = 16;
 
-/// Pictures that are fetched at one time, all hosts together; and as many of one host at most, and at least. Each holds
-/// a thread, which costs little while it waits.
+/// Pictures that are fetched concurrently from all hosts together; below, the minimum and maximum for one host. Each
+/// takes a thread, which costs little while it waits.
 const FETCHES: usize = 256;
 const FETCHES_OF_A_HOST: RangeInclusive<usize> = 4..=64;
 
-/// Look-ups of a host at one time: those of its fetches, and as many that hang. One that does cannot be stopped, only
-/// left behind.
+/// Maximum number of concurrent look-ups of a host: one per fetch, and as many that hang. A hanging look-up cannot be
+/// stopped, only abandoned.
 const LOOKUPS_MAX: usize = 2 * *FETCHES_OF_A_HOST.end();
 
-/// A host that pictures may come from, by its name and port; other names of it do not count.
+/// A host that pictures may come from, by its name and port. Its other names are not allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllowedHost {
-    /// As addresses have it: a name in lower case and in ASCII, an IPv6 address in brackets.
+    /// As written in addresses: a name in lower-case ASCII, or an IPv6 address in brackets.
     name: String,
-    /// A port other than the scheme's own.
+    /// A port other than the scheme's default.
     port: Option<u16>,
 }
 
@@ -55,7 +55,7 @@ impl std::str::FromStr for AllowedHost {
             ));
         }
         let (name, port) = match text.rsplit_once(':') {
-            // within the brackets of an IPv6 address there is no port
+            // a colon within the brackets of an IPv6 address does not separate a port
             Some((name, port)) if !port.ends_with(']') => {
                 let port = port.parse().map_err(|_| format!("the port in {text} is not a number"))?;
                 (name, Some(port))
@@ -66,7 +66,7 @@ impl std::str::FromStr for AllowedHost {
         let host = url::Host::parse(name).map_err(|_| no_host())?;
         let as_addresses_have_it = host.to_string();
         let is_it = match host {
-            // an address may be written in several ways, a name of other letters than ASCII's is spelt in those
+            // an IPv6 address may be written in several ways, and a non-ASCII name is converted to ASCII
             url::Host::Ipv6(_) => true,
             url::Host::Domain(_) if !name.is_ascii() => !name.contains('%'),
             url::Host::Domain(_) | url::Host::Ipv4(_) => as_addresses_have_it.eq_ignore_ascii_case(name),
@@ -78,7 +78,7 @@ impl std::str::FromStr for AllowedHost {
 /// Looks up a name.
 type Lookup = fn(&str, u16) -> std::io::Result<Vec<SocketAddr>>;
 
-/// An allowed host and what is going on with it.
+/// An allowed host and its current activity.
 struct Host {
     allowed: AllowedHost,
     turns: Turns,
@@ -93,13 +93,13 @@ pub struct Fetcher {
 }
 
 impl Fetcher {
-    /// A fetcher that asks these hosts, each on its port, and no others.
+    /// Creates a fetcher for these hosts, each on its port, and no others.
     pub fn new(hosts: Vec<AllowedHost>) -> Self {
         let lookup: Lookup = |name, port| Ok((name, port).to_socket_addrs()?.collect());
         Self { hosts: with_turns(hosts), lookup, permitted: is_global }
     }
 
-    /// Turns at fetching from the host of `url`, if it is allowed.
+    /// Returns the turns for fetching from the host of `url`, if it is allowed.
     pub(super) fn turns(&self, url: &str) -> Option<Turns> {
         let url = Url::parse(url).ok()?;
         self.host(&url).map(|host| host.turns.clone())
@@ -112,7 +112,7 @@ impl Fetcher {
         self.hosts.iter().find(is_it)
     }
 
-    /// The bytes at `url`, charged to `budget`. Blocks until `deadline` at most.
+    /// Reads the bytes at `url` and charges them to `budget`. Blocks until `deadline` at most.
     pub(super) fn fetch(
         &self,
         url: &str,
@@ -134,7 +134,7 @@ impl Fetcher {
         Err(FetchFault::Redirects { limit: REDIRECTS_MAX }.into())
     }
 
-    /// The addresses of an allowed host, all of them checked.
+    /// Returns the addresses of an allowed host after checking all of them.
     fn check(&self, url: &Url, deadline: Instant) -> Result<Vec<SocketAddr>, SourceError> {
         let refused = || SourceError::NotAllowed(Unallowed::Host);
         let default_port = default_port(url).ok_or_else(refused)?;
@@ -149,14 +149,14 @@ impl Fetcher {
         Ok(addresses)
     }
 
-    /// Looks a name up on a thread of its own: the system's look-up knows no time limit.
+    /// Looks a name up on a separate thread, since the system's look-up has no time limit.
     fn look_up(&self, host: &Host, port: u16, deadline: Instant) -> Result<Vec<SocketAddr>, FetchFault> {
         let place = LookupPlace::take(&host.lookups).ok_or(FetchFault::LookUps)?;
         let (tell, told) = mpsc::sync_channel(1);
         let (lookup, name) = (self.lookup, host.allowed.name.trim_matches(['[', ']']).to_owned());
         let work = move || {
             let _place = place;
-            // nobody hears of an answer that comes too late
+            // nobody receives an answer that comes too late
             let _ = tell.send(lookup(&name, port));
         };
         std::thread::Builder::new()
@@ -171,7 +171,8 @@ impl Fetcher {
 
 #[cfg(test)]
 impl Fetcher {
-    /// For hosts that are really ports of this machine, as if it were of the public internet, with `turns` at each.
+    /// Creates a fetcher for hosts that are ports of this machine, which count as the public internet, with `turns`
+    /// turns each.
     pub(crate) fn of_this_machine(hosts: &[String], turns: usize) -> Self {
         let hosts = hosts.iter().map(|host| host.parse().unwrap()).collect();
         let mut hosts = with_turns(hosts);
@@ -181,7 +182,7 @@ impl Fetcher {
     }
 }
 
-/// The hosts with their share of the turns.
+/// Gives the hosts their share of the turns.
 fn with_turns(hosts: Vec<AllowedHost>) -> Vec<Host> {
     let turns = (FETCHES / hosts.len().max(1)).clamp(*FETCHES_OF_A_HOST.start(), *FETCHES_OF_A_HOST.end());
     let host = |allowed| Host { allowed, turns: Turns::new(turns), lookups: Arc::default() };
@@ -196,7 +197,7 @@ fn default_port(url: &Url) -> Option<u16> {
     }
 }
 
-/// A permit for one of the look-ups that may run at a time.
+/// A permit for one of the concurrent look-ups.
 struct LookupPlace(Arc<AtomicUsize>);
 
 impl LookupPlace {
@@ -217,7 +218,7 @@ enum Answer {
     Redirect(String),
 }
 
-/// Gives the addresses that were checked. The client tries one after the other.
+/// Returns the checked addresses, which the client tries one after the other.
 #[derive(Debug)]
 struct Checked(Vec<SocketAddr>);
 
@@ -252,7 +253,7 @@ fn request(
     let agent = ureq::Agent::with_parts(config, DefaultConnector::default(), Checked(addresses));
     let response = agent.get(url.as_str()).call().map_err(|error| {
         let fault = if is_certificate(&error) { FetchFault::Certificate } else { FetchFault::Connection };
-        // other errors may hold the address, which is the client's affair
+        // other errors may contain the address, which is private to the client
         let error = match error {
             ureq::Error::Io(error) => error.kind().to_string(),
             ureq::Error::Timeout(timeout) => format!("timeout: {timeout}"),
@@ -280,7 +281,7 @@ fn request(
 }
 
 fn read(body: ureq::Body, bytes_max: usize, budget: &mut Budget) -> Result<Vec<u8>, SourceError> {
-    // the budget's own limit comes first
+    // the limit of the budget applies instead
     let reader = body.into_with_config().limit(u64::MAX).reader();
     budget.read(reader, bytes_max, FetchFault::Connection.into())
 }
@@ -296,7 +297,7 @@ mod tests {
     const LIMITS: SourceLimits =
         SourceLimits { bytes_max: 0, remote_bytes_max: 1 << 20, remote_time_max: Duration::from_secs(15) };
 
-    /// Serves the answers in turn on 127.0.0.1 and returns its port.
+    /// Serves the answers in sequence on 127.0.0.1 and returns the port.
     fn server(answers: Vec<String>) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -322,7 +323,7 @@ mod tests {
         with_turns(names.iter().map(|name| name.parse().unwrap()).collect())
     }
 
-    /// A fetcher for one host that is really this machine, as if it were of the public internet.
+    /// A fetcher for one host, which is this machine but counts as the public internet.
     fn fetcher(port: u16) -> Fetcher {
         let lookup: Lookup = |_, port| Ok(vec![SocketAddr::from(([127, 0, 0, 1], port))]);
         let hosts = hosts(&[&format!("pictures.example:{port}")]);
@@ -455,7 +456,7 @@ mod tests {
     fn the_next_address_is_tried_where_one_refuses() {
         let port = server(vec![response("200 OK", "", "picture")]);
         let mut fetcher = fetcher(port);
-        // nobody listens at the first
+        // no server listens at the first address
         fetcher.lookup = |_, port| Ok(vec![([127, 0, 0, 2], port).into(), ([127, 0, 0, 1], port).into()]);
         let url = format!("http://pictures.example:{port}/a");
         assert_eq!(fetch(&fetcher, &url, &LIMITS).unwrap(), b"picture");

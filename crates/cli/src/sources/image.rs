@@ -1,4 +1,4 @@
-//! Pictures that are ready for the model, and what is told about them.
+//! Pictures that are ready for the model, and reports about them.
 
 use crate::documents::Page;
 use crate::tell;
@@ -9,20 +9,20 @@ use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A picture that is read and cut into tiles, with the name that the user gave it.
+/// A picture that was read and cut into tiles, with the name that the user gave.
 #[derive(Clone, Debug)]
 pub struct NamedImage {
     /// As the user named it.
     pub name: String,
-    /// What the model sees.
+    /// The input of the model.
     pub inputs: Arc<ImageInputs>,
-    /// When it is shown, where it is a frame of a video.
+    /// When the frame is shown, if the picture is a frame of a video.
     pub time: Option<Duration>,
-    /// Whether something of the page that it is could not be drawn.
+    /// Whether a part of the picture's page could not be drawn.
     pub is_incomplete: bool,
 }
 
-/// What is told about a picture: its size, how it was cut, and its tokens.
+/// A report about a picture: its size, its tiles and its tokens.
 #[derive(Debug, Serialize)]
 pub struct ImageReport {
     /// As the user named it.
@@ -35,39 +35,40 @@ pub struct ImageReport {
     pub grid: [usize; 2],
     /// Tiles, the global view included.
     pub tiles: usize,
-    /// Tiles that differ from each other; only these are computed.
+    /// Number of distinct tiles; only these are computed.
     pub distinct_tiles: usize,
-    /// Tokens of the prompt that stand for the picture.
+    /// Number of tokens that represent the picture in the prompt.
     pub tokens: usize,
 }
 
 impl NamedImage {
-    /// A page of the file that the user called `name`, as `report.pdf#page=3` where it could have several.
+    /// Creates the picture of a page of the file `name`. It is named like `report.pdf#page=3` if the file could have
+    /// several pages.
     pub(super) fn of_page(name: &str, page: Page) -> Self {
         let Page { number, inputs, time, is_incomplete } = page;
         let name = match (number, time) {
             (Some(number), _) => page_name(name, number),
-            // as the W3C's Media Fragments name a place in a video
+            // the W3C's Media Fragments name a time in a video like this
             (None, Some(time)) => format!("{name}#t={}", seconds(time)),
             (None, None) => name.to_owned(),
         };
         Self { name, inputs, time, is_incomplete }
     }
 
-    /// What is told of a page that lacks something: the answer may be wrong for want of it.
+    /// The warning about an incomplete page, since its answer may be wrong.
     #[must_use]
     pub fn incomplete_notice(&self) -> String {
         format!("{}: a picture or a font on it could not be drawn, and is missing", printable(&self.name))
     }
 
-    /// Tells on stderr of a page that lacks something, if it does.
+    /// Prints the warning on stderr if the page is incomplete.
     pub fn tell_incomplete(&self) {
         if self.is_incomplete {
             tell!("{}", self.incomplete_notice());
         }
     }
 
-    /// What reports tell of the picture: its name, size, tiles and tokens.
+    /// Returns the report about the picture: its name, size, tiles and tokens.
     #[must_use]
     pub fn report(&self) -> ImageReport {
         let grid = self.inputs.grid;
@@ -84,7 +85,8 @@ impl NamedImage {
     }
 }
 
-/// When frames are shown, for the prompt: the pictures by their numbers, the first of which is `first`. None where there is no frame.
+/// Describes in the prompt when frames are shown. The pictures are numbered from `first`. Returns `None` if there are
+/// no frames.
 #[must_use]
 pub fn times_of(pictures: &[NamedImage], first: usize) -> Option<String> {
     let time = |(index, picture): (usize, &NamedImage)| {
@@ -94,22 +96,22 @@ pub fn times_of(pictures: &[NamedImage], first: usize) -> Option<String> {
     (!times.is_empty()).then(|| format!("Frames of a video: {}.", times.join(", ")))
 }
 
-/// Seconds, to a hundredth where it is not a whole number.
+/// Seconds, rounded to hundredths.
 fn seconds(time: Duration) -> String {
     let hundredths = (time.as_secs_f64() * 100.0).round() / 100.0;
     format!("{hundredths}")
 }
 
-/// What stands between a file and its page.
+/// Separates the name of a file from the number of its page.
 const PAGE: &str = "#page=";
 
-/// What page `page` of the file `name` is called, by the fragment that RFC 8118 has for it.
+/// Returns the name of page `page` of the file `name`, with the fragment that RFC 8118 defines.
 #[must_use]
 pub fn page_name(name: &str, page: usize) -> String {
     format!("{name}{PAGE}{page}")
 }
 
-/// The file and the page that [`page_name`] has given a name; no page where it is that of a whole file.
+/// Splits a name made by [`page_name`] into the file and the page. The page is `None` for the name of a whole file.
 #[must_use]
 pub fn file_and_page(name: &str) -> (&str, Option<usize>) {
     let page = || {

@@ -1,8 +1,8 @@
-//! Where pictures come from: files and stdin that a user names, and the addresses of requests, which are data URLs, files
-//! below one folder, and hosts that were allowed by name.
+//! Where pictures come from: files and stdin named by a user, and the addresses in requests. Addresses are data URLs,
+//! files below one folder, or on hosts that were allowed by name.
 //!
-//! Commands and server read pictures here, each under its own limits; what to do about a [`SourceError`] or a
-//! [`NamedImageError`] is said by the frontend that the user sits at.
+//! Commands and server read pictures here, each with its own limits. Each frontend adds its own advice about a
+//! [`SourceError`] or a [`NamedImageError`].
 
 mod addresses;
 mod budget;

@@ -1,4 +1,4 @@
-//! Pictures named by a user: files, `-` for stdin, or addresses of hosts that were allowed.
+//! Pictures named by a user: files, `-` for stdin, or addresses on allowed hosts.
 
 use super::budget::{Inputs, SourceLimits};
 use super::data_url;
@@ -21,65 +21,65 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
-/// Pages of a document that are looked at together where nobody chose.
+/// Maximum number of pages of a document that are read together if none were chosen.
 pub const PAGES_UNASKED_MAX: usize = 16;
 
-/// Pictures that are prepared before anybody takes them.
+/// Maximum number of pictures that are prepared ahead of their use.
 const READ_AHEAD_MAX: usize = 8;
 
-/// What a data URL is called: as it was given it may be as long as a picture.
+/// The name of a data URL in messages, since the URL itself may be as long as a picture.
 pub const DATA_URL: &str = "the data URL";
 
-/// Time for a picture that is fetched, redirects included.
+/// Time limit for fetching a picture, redirects included.
 const FETCH_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// How pictures are read and cut: mode, tiles, limits, and the hosts that may be asked.
+/// How pictures are read and cut: mode, tiles, limits, and the hosts that may be contacted.
 #[derive(Clone)]
 pub struct ImageOptions {
-    /// As people see it, or as the reference does.
+    /// As people see them, or as the reference does.
     pub mode: ImageMode,
-    /// How many tiles, and how pixels are normalised.
+    /// Number of tiles, and normalisation of pixels.
     pub params: ImageParams,
-    /// What a picture may cost.
+    /// Limits on a picture.
     pub limits: ImageLimits,
-    /// Which pages of documents.
+    /// The chosen pages of documents.
     pub pages: Option<PageChoice>,
-    /// Which frames of videos; none where videos are refused.
+    /// The frames of videos; `None` refuses videos.
     pub frames: Option<FrameChoice>,
-    /// What draws PDF files.
+    /// Draws PDF files and decodes HEIC and AVIF.
     drawer: Drawer,
-    /// Where pictures may be fetched from.
+    /// Fetches pictures from allowed hosts.
     remote: Option<Arc<Fetcher>>,
 }
 
 impl ImageOptions {
-    /// Options for files and stdin alone, under these limits: no host is asked.
+    /// Creates options for files and stdin only, with these limits. No host is contacted.
     #[must_use]
     pub fn of_files(mode: ImageMode, params: ImageParams, limits: ImageLimits) -> Self {
         let drawer = Drawer::default();
         Self { mode, params, limits, pages: None, frames: None, drawer, remote: None }
     }
 
-    /// The same options, and also addresses of `hosts` are fetched, if there are any.
+    /// Returns these options with fetching from `hosts`, if there are any.
     #[must_use]
     pub fn with_hosts(mut self, hosts: &[AllowedHost]) -> Self {
         self.remote = (!hosts.is_empty()).then(|| Arc::new(Fetcher::new(hosts.to_vec())));
         self
     }
 
-    /// The same options, and of documents these pages.
+    /// Returns these options with the chosen pages of documents.
     #[must_use]
     pub fn with_pages(self, pages: Option<PageChoice>) -> Self {
         Self { pages, ..self }
     }
 
-    /// The same options, and PDF files are drawn by `drawer`.
+    /// Returns these options with `drawer` for drawing PDF files.
     #[must_use]
     pub fn drawn_by(self, drawer: Drawer) -> Self {
         Self { drawer, ..self }
     }
 
-    /// The same options, and of videos these frames.
+    /// Returns these options with the chosen frames of videos.
     #[must_use]
     pub fn with_frames(self, frames: FrameChoice) -> Self {
         Self { frames: Some(frames), ..self }
@@ -91,7 +91,8 @@ impl ImageOptions {
         http_url(name).filter(|_| self.remote.is_some())
     }
 
-    /// How a file becomes pictures, of which there may be `pages_unasked_max` where no pages were chosen.
+    /// Returns how files are converted to pictures. If no pages were chosen, a document may have up to
+    /// `pages_unasked_max` pages.
     #[must_use]
     pub fn reading(&self, pages_unasked_max: usize) -> Reading {
         let Self { mode, params, limits, pages, frames, drawer, .. } = self.clone();
@@ -99,11 +100,11 @@ impl ImageOptions {
     }
 }
 
-/// Refuses what can be refused before a model is opened, or even downloaded. Addresses are taken where hosts are
-/// `allowed`; which ones, the fetcher will check.
+/// Refuses what can be refused before a model is opened or even downloaded. If any hosts are `allowed`, addresses are
+/// accepted; the fetcher checks their hosts later.
 ///
 /// # Errors
-/// A file that is not there, something on the network, or `-` twice.
+/// A file does not exist, an address is not fetched, or `-` occurs twice.
 pub fn check_names(names: &[OsString], allowed: &[AllowedHost]) -> Result<(), NamedImageError> {
     if names.iter().filter(|name| *name == "-").count() > 1 {
         return Err(NamedImageError::StdinTwice);
@@ -119,20 +120,20 @@ pub fn check_names(names: &[OsString], allowed: &[AllowedHost]) -> Result<(), Na
     Ok(())
 }
 
-/// Refuses addresses of which none will be fetched, as [`check_names`] does, and no file.
+/// Refuses addresses that are not fetched, as [`check_names`] does, but does not check files.
 ///
 /// # Errors
-/// The first of them.
+/// The first such address.
 pub fn check_addresses(names: &[OsString], allowed: &[AllowedHost]) -> Result<(), NamedImageError> {
     names.iter().filter(|name| !is_fetched(name, allowed)).try_for_each(|name| refuse_url(name))
 }
 
-/// Whether the name is an address that the fetcher is asked for, where hosts are `allowed`.
+/// Whether the name is an address that the fetcher handles, if hosts are `allowed`.
 fn is_fetched(name: &OsStr, allowed: &[AllowedHost]) -> bool {
     !allowed.is_empty() && http_url(name).is_some()
 }
 
-/// Reads and prepares the pictures `names`, in order, of documents their pages; tells of pages that lack something.
+/// Reads and prepares the pictures `names` in order, and all pages of documents. Warns about incomplete pages.
 ///
 /// # Errors
 /// [`NamedImageError`], naming the first picture that cannot be read.
@@ -148,12 +149,12 @@ pub fn read_images(names: &[OsString], options: &ImageOptions) -> Result<Vec<Nam
     Ok(pictures)
 }
 
-/// Takes the pictures `grabbed` from the clipboard or the screen, and reads and prepares them and then the pictures `names`
-/// on a thread of its own, in order, of documents their pages, and no further ahead than a few. Nobody waits for its end: it may
-/// hang on stdin or a network.
+/// Takes the pictures `grabbed` from the clipboard or the screen, then reads and prepares the pictures `names` and all
+/// pages of documents, in order. This happens on a separate thread, which works only a few pictures ahead. Nobody
+/// waits for the thread to end, since it may hang on stdin or a network.
 ///
 /// # Errors
-/// [`phi3v::Error::Threads`]: the system gives no thread.
+/// [`phi3v::Error::Threads`] if the system cannot start a thread.
 pub fn read_ahead(
     grabbed: Vec<Grab>,
     names: Vec<OsString>,
@@ -168,7 +169,8 @@ pub fn read_ahead(
     })
 }
 
-/// What `work` sends on a thread of its own, to its first error. Where it panics, that is the last.
+/// Runs `work` on a separate thread and returns what it sends, up to the first error. If `work` panics, an error is
+/// the last item.
 fn ahead<T: Send + 'static>(
     work: impl FnOnce(&dyn Fn(Result<T, NamedImageError>) -> Result<(), ()>) -> Result<(), ()> + Send + 'static,
 ) -> phi3v::Result<Receiver<Result<T, NamedImageError>>> {
@@ -176,10 +178,10 @@ fn ahead<T: Send + 'static>(
     let work = move || {
         let send = |result: Result<T, NamedImageError>| {
             let failed = result.is_err();
-            // nobody wants the rest
+            // the receiver is gone and does not need the rest
             if prepared.send(result).is_err() || failed { Err(()) } else { Ok(()) }
         };
-        // where work ends early the error was sent, or nobody wants it
+        // if `work` ended early, the error was sent or the receiver is gone
         if let Err(panicked) = caught(|| Ok(work(&send))) {
             let _ = send(Err(panicked));
         }
@@ -188,7 +190,7 @@ fn ahead<T: Send + 'static>(
     Ok(received)
 }
 
-/// What `work` gives; an error where it panics, so that what is missing does not pass for the end.
+/// Runs `work` and turns a panic into an error, so that missing pictures are not mistaken for the end.
 ///
 /// # Errors
 /// That of `work`, or [`NamedImageError::Unprepared`].
@@ -199,17 +201,17 @@ pub fn caught<T>(work: impl FnOnce() -> Result<T, NamedImageError>) -> Result<T,
 /// Takes a picture from the clipboard or the screen, and prepares it.
 ///
 /// # Errors
-/// [`NamedImageError`]: there is none, or it cannot be used.
+/// [`NamedImageError`] if there is no picture or it cannot be used.
 pub fn read_grabbed(grab: Grab, options: &ImageOptions) -> Result<NamedImage, NamedImageError> {
     let bytes = grab.take(options.limits.bytes_max)?;
     let name = grab.to_string();
     only_page(&name, opened(&name, bytes, options, 1, &mut |line| note!("{line}"))?)
 }
 
-/// Reads what was named and prepares its picture, or the pages of a document, one after the other.
+/// Reads the named file and prepares its picture, or the pages of a document one after the other.
 ///
 /// # Errors
-/// [`NamedImageError`]: what is wrong with the name or the file.
+/// [`NamedImageError`] for a fault of the name or the file.
 pub fn read_pages(
     source: &OsStr,
     options: &ImageOptions,
@@ -218,12 +220,12 @@ pub fn read_pages(
     pages_of(display_name(source), bytes, options, PAGES_UNASKED_MAX, &mut |line| note!("{line}"))
 }
 
-/// What is told of a file of this kind that the user calls `name`: flags that were given and choose nothing of it.
+/// Returns notices about flags that have no effect on a file of this kind, which the user named `name`.
 #[must_use]
 pub fn useless_flags(name: &str, kind: Kind, options: &ImageOptions) -> Vec<String> {
     let frames = options.frames.filter(|choice| choice.is_asked_for && kind != Kind::Video);
     let frames = frames.map(|choice| if choice.fps.is_some() { "--fps" } else { "--frames" });
-    // a picture is its own first page
+    // a picture counts as its own first page
     let is_beyond = |choice: &PageChoice| kind != Kind::Document && choice.of_document(1, 1).is_err();
     let pages = options.pages.as_ref().is_some_and(is_beyond).then_some("--pages");
     let what = match kind {
@@ -235,20 +237,20 @@ pub fn useless_flags(name: &str, kind: Kind, options: &ImageOptions) -> Vec<Stri
     pages.into_iter().chain(frames).map(told).collect()
 }
 
-/// Reads and prepares one picture: of a document its only page, or the one that was chosen.
+/// Reads and prepares one picture: of a document, its only page or the one that was chosen.
 ///
 /// # Errors
-/// [`NamedImageError`]: what is wrong with the name, the file or the picture; there are several.
+/// [`NamedImageError`] for a fault of the name, the file or the picture, or if there are several pages.
 pub fn read_image(source: &OsStr, options: &ImageOptions) -> Result<NamedImage, NamedImageError> {
     let name = display_name(source);
     only_page(&name, opened(&name, read_named(source, options)?, options, 1, &mut |_| ())?)
 }
 
-/// Reads and prepares page `page`, from 1, of what was named, or its one picture. A file with pages is taken from those that are
-/// `open`, and left among them for the next page.
+/// Reads and prepares page `page`, counted from 1, of the named file, or its only picture. If the file is among
+/// `open`, it is taken from there. A file with pages is left there for the next page.
 ///
 /// # Errors
-/// [`NamedImageError`]: what is wrong with the name, the file or the page.
+/// [`NamedImageError`] for a fault of the name, the file or the page.
 pub fn read_page(
     source: &OsStr,
     page: Option<usize>,
@@ -268,20 +270,20 @@ pub fn read_page(
         drawn
     };
     let drawn = match open.take(source).map(|file| draw(reading.pages_of(file))) {
-        // what it was opened by has ended meanwhile, or it was the page; another process tells
+        // the process of the open file has ended, perhaps because of this page; a new process finds out
         None | Some(Err(DocumentError::Ended)) => draw(reading.open(read_named(source, options)?)),
         Some(drawn) => drawn,
     };
     drawn.map(|page| NamedImage::of_page(&name, page)).map_err(refused)
 }
 
-/// The only page that was chosen.
+/// Reads the only chosen page.
 fn only_page(name: &str, mut pages: Pages) -> Result<NamedImage, NamedImageError> {
     let page = only(&mut pages).map_err(|error| NamedImageError::of_document(name, error))?;
     Ok(NamedImage::of_page(name, page))
 }
 
-/// The one page that is left of a file: several would be answered as one.
+/// Reads the only page that is left of a file. Several pages would be answered as one picture, so they are an error.
 fn only(pages: &mut Pages) -> Result<Page, DocumentError> {
     match pages.left() {
         0 | 1 => pages.next().unwrap_or(Err(DocumentError::Ended)),
@@ -289,11 +291,11 @@ fn only(pages: &mut Pages) -> Result<Page, DocumentError> {
     }
 }
 
-/// The pictures of a file that the user calls `name`: one, or the pages of a document, of which there may be
-/// `pages_unasked_max` where nobody chose. `tell` hears of [`useless_flags`].
+/// Returns the pictures of a file that the user named `name`: one picture or the pages of a document. If no pages were
+/// chosen, up to `pages_unasked_max` are allowed. [`useless_flags`] are passed to `tell`.
 ///
 /// # Errors
-/// [`NamedImageError`]: what is wrong with the file.
+/// [`NamedImageError`] for a fault of the file.
 pub fn pages_of(
     name: String,
     bytes: Vec<u8>,
@@ -308,7 +310,7 @@ pub fn pages_of(
     }))
 }
 
-/// A file, of which `tell` hears [`useless_flags`].
+/// Opens a file and passes [`useless_flags`] to `tell`.
 fn opened(
     name: &str,
     bytes: Vec<u8>,
@@ -322,10 +324,10 @@ fn opened(
     Ok(pages)
 }
 
-/// The bytes of what was named.
+/// Reads the bytes of the named file.
 ///
 /// # Errors
-/// [`NamedImageError`]: what is wrong with the name or the file.
+/// [`NamedImageError`] for a fault of the name or the file.
 pub fn read_named(source: &OsStr, options: &ImageOptions) -> Result<Vec<u8>, NamedImageError> {
     let ImageOptions { limits, remote, .. } = options;
     if let Some(url) = as_data_url(source) {
@@ -341,16 +343,16 @@ pub fn read_named(source: &OsStr, options: &ImageOptions) -> Result<Vec<u8>, Nam
     }
 }
 
-/// The bytes that a data URL holds.
+/// Decodes the bytes in a data URL.
 ///
 /// # Errors
-/// [`NamedImageError::Fetch`]: it holds none, or more than `bytes_max`.
+/// [`NamedImageError::Fetch`] if the URL has no valid data, or more than `bytes_max` bytes.
 pub fn read_data_url(url: &str, bytes_max: usize) -> Result<Vec<u8>, NamedImageError> {
     data_url::decode(url, bytes_max)
         .map_err(|error| NamedImageError::Fetch { url: DATA_URL.to_owned(), error })
 }
 
-/// The bytes of a file or of stdin, of which the decoder tells when they are too many.
+/// Reads the bytes of a file or of stdin, cut shortly after `bytes_max`; the decoder reports the excess.
 fn read_bytes(source: &OsStr, bytes_max: usize) -> std::io::Result<Vec<u8>> {
     if source == "-" {
         return read_to_limit(std::io::stdin().lock(), bytes_max);
@@ -366,7 +368,7 @@ fn display_name(source: &OsStr) -> String {
     }
 }
 
-/// The bytes at `url`, at most `bytes_max`. Blocks.
+/// Fetches at most `bytes_max` bytes from `url`. Blocks.
 fn fetch(fetcher: &Fetcher, url: &str, bytes_max: usize) -> Result<Vec<u8>, NamedImageError> {
     let limits = SourceLimits { bytes_max, remote_bytes_max: bytes_max, remote_time_max: FETCH_TIME_MAX };
     // a budget counts in units of 1 KiB
@@ -375,7 +377,7 @@ fn fetch(fetcher: &Fetcher, url: &str, bytes_max: usize) -> Result<Vec<u8>, Name
     fetched.map_err(|error| NamedImageError::Fetch { url: url.to_owned(), error })
 }
 
-/// The address in `name`, if it is one that can be fetched at all.
+/// The address in `name`, if it has a scheme that can be fetched.
 #[must_use]
 pub fn http_url(name: &OsStr) -> Option<&str> {
     let text = name.to_str()?;
@@ -383,8 +385,8 @@ pub fn http_url(name: &OsStr) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")).then_some(text)
 }
 
-/// The name, if it is a data URL, which holds the picture itself. A question or a file's name may begin like one; what follows
-/// is no kind of contents then, or no comma.
+/// The name, if it is a data URL, which contains the picture itself. A question or a file name may also begin with
+/// `data:`, but then no media type and comma follow.
 #[must_use]
 pub fn as_data_url(name: &OsStr) -> Option<&str> {
     let text = name.to_str()?;
@@ -397,7 +399,7 @@ pub fn as_data_url(name: &OsStr) -> Option<&str> {
     (is_kind && !kind.contains(char::is_whitespace)).then_some(text)
 }
 
-/// Refuses what is an address of any kind and not a file.
+/// Refuses addresses of any kind.
 fn refuse_url(name: &OsStr) -> Result<(), NamedImageError> {
     let url = display_name(name);
     match url.split_once("://") {

@@ -1,9 +1,9 @@
-//! Which addresses belong to the public internet, by IANA's registries of special-purpose addresses. Everything else
-//! (this machine, its network, cloud metadata services, tunnels to either) is never fetched from.
+//! Which addresses belong to the public internet, by IANA's registries of special-purpose addresses. Nothing is
+//! fetched from other addresses: this machine, its network, cloud metadata services, and tunnels to any of them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Networks of IPv4 that are not global: address and prefix length.
+/// IPv4 networks that are not global: address and prefix length.
 const SPECIAL_V4: &[(Ipv4Addr, u32)] = &[
     (Ipv4Addr::new(0, 0, 0, 0), 8),       // this network
     (Ipv4Addr::new(10, 0, 0, 0), 8),      // private
@@ -21,10 +21,10 @@ const SPECIAL_V4: &[(Ipv4Addr, u32)] = &[
     (Ipv4Addr::new(224, 0, 0, 0), 3),     // multicast, reserved, broadcast
 ];
 
-/// The part of IPv6 that is assigned for global unicast. Mapped IPv4, local and multicast lie outside.
+/// The part of IPv6 that is assigned for global unicast. Mapped IPv4, local and multicast addresses are outside.
 const GLOBAL_V6: (Ipv6Addr, u32) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
 
-/// Networks within it that are not global.
+/// Networks within [`GLOBAL_V6`] that are not global.
 const SPECIAL_V6: &[(Ipv6Addr, u32)] = &[
     (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23), // protocol assignments, Teredo
     (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32), // documentation
@@ -32,11 +32,11 @@ const SPECIAL_V6: &[(Ipv6Addr, u32)] = &[
     (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20), // documentation
 ];
 
-/// Where NAT64 puts the addresses of hosts that have IPv4 only, in the last 32 bits (RFC 6052). In a network of IPv6 alone the
-/// look-up gives these.
+/// The prefix under which NAT64 represents IPv4-only hosts, with the IPv4 address in the last 32 bits (RFC 6052). In
+/// an IPv6-only network, look-ups return such addresses.
 const NAT64: (Ipv6Addr, u32) = (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96);
 
-/// Whether `address` is of the public internet.
+/// Whether `address` belongs to the public internet.
 pub(super) fn is_global(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => {

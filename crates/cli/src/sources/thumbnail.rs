@@ -1,9 +1,9 @@
-//! Prepared pictures as people can look at them, small.
+//! Small versions of prepared pictures, for people to look at.
 
 use phi3v::image::{ImageInputs, ImageParams, RgbImage, TILE_SIDE};
 
-/// The picture small, at most 112 pixels wide and high: the global view without its padding, each pixel the mean of `STEP` by
-/// `STEP`. `params` are those that the picture was prepared with.
+/// Returns a thumbnail of at most 112 pixels width and height. It is the global view without its padding; each pixel
+/// is the mean of `STEP` by `STEP` pixels. `params` must be those that the picture was prepared with.
 #[must_use]
 pub fn thumbnail(inputs: &ImageInputs, params: &ImageParams) -> RgbImage {
     const STEP: usize = 3;

@@ -1,38 +1,39 @@
-//! Turns at work of which little is done at one time: pictures that are fetched and decoded, text that becomes ids, forms.
+//! Turns at work that is limited to a few tasks at a time: fetching and decoding pictures, tokenizing text, compiling the
+//! forms of answers.
 //!
-//! Of one client's requests who came first is first; clients take turns, so that much of one keeps no other waiting for all of
-//! it. They are told apart by the salts of their caches.
+//! Requests of one client are served in order of arrival. Clients take turns, so that many requests of one client do
+//! not delay all others. Clients are distinguished by the salts of their caches.
 
 use phi3v::engine::CacheSalt;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
-/// Turns at one kind of work; clones are the same.
+/// Turns at one kind of work. Clones share the turns.
 #[derive(Clone)]
 pub struct Turns(Arc<Mutex<Queue>>);
 
-/// Who has to wait.
+/// The free turns and the waiting requests.
 struct Queue {
-    /// Turns that nobody has.
+    /// Number of free turns.
     free: usize,
-    /// Clients with a request that waits, the next one first. None of them is without.
+    /// Clients with waiting requests, the next client first. Each has at least one request.
     clients: VecDeque<(CacheSalt, VecDeque<oneshot::Sender<Turn>>)>,
 }
 
-/// A turn, to be moved into the work. Dropping it ends it.
+/// A turn, which moves into the work. Dropping it ends the turn.
 pub struct Turn {
-    /// None where nobody has come to have it.
+    /// `None` if the turn was returned because no request waits.
     of: Option<Turns>,
 }
 
 impl Turns {
-    /// So many at one time.
+    /// Creates `count` turns.
     pub fn new(count: usize) -> Self {
         Self(Arc::new(Mutex::new(Queue { free: count, clients: VecDeque::new() })))
     }
 
-    /// A turn for a client's request, as soon as it is its own.
+    /// Waits for a turn for a request of `client`.
     pub async fn take(&self, client: CacheSalt) -> Turn {
         let waiting = {
             let mut queue = self.lock();
@@ -53,11 +54,11 @@ impl Turns {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands a turn that has ended to who is next.
+    /// Hands a turn that has ended to the next request.
     fn pass_on(&self) {
         let mut queue = self.lock();
         if let Err(mut turn) = queue.hand_over(self.turn()) {
-            // it ends no further time
+            // dropping this value must not end the turn again
             turn.of = None;
             queue.free += 1;
         }
@@ -77,7 +78,7 @@ impl Queue {
         receiver
     }
 
-    /// Gives a turn to who is next. It comes back where nobody waits.
+    /// Hands a turn to the next request, or returns it if no request waits.
     fn hand_over(&mut self, mut turn: Turn) -> Result<(), Turn> {
         while let Some((client, mut waiting)) = self.clients.pop_front() {
             while let Some(next) = waiting.pop_front() {
@@ -88,7 +89,7 @@ impl Queue {
                         }
                         return Ok(());
                     }
-                    // it has gone meanwhile, which is not to cost its client the turn
+                    // the request is gone; its client does not lose its turn
                     Err(back) => turn = back,
                 }
             }
@@ -107,7 +108,7 @@ impl Drop for Turn {
 
 #[cfg(test)]
 impl Turns {
-    /// Turns that nobody has.
+    /// Number of free turns.
     pub(crate) fn free(&self) -> usize {
         self.lock().free
     }
@@ -187,7 +188,7 @@ mod tests {
         drop(held);
         let turn = has_turn(&mut last).unwrap();
         assert_eq!(turns.free(), 1, "the other has come back");
-        // one that is handed over and not taken comes back too
+        // a turn that was handed over but never taken comes back too
         let held = turns.take([1; 32]).await;
         let handed = wait(&turns, 2);
         drop(turn);

@@ -1,6 +1,6 @@
-//! What to do with an image of a format that is not decoded, in the words of well-known programs.
+//! Advice on images in formats that are not decoded: commands of well-known programs that convert them.
 
-/// The formats that are decoded, for messages.
+/// The decoded formats, for messages.
 pub(super) const SUPPORTED: &str = match (cfg!(feature = "heic"), cfg!(feature = "avif")) {
     (false, false) => "PNG, JPEG, WebP, GIF, BMP, TIFF",
     (true, false) => "PNG, JPEG, WebP, GIF, BMP, TIFF, HEIC",
@@ -12,7 +12,7 @@ pub(super) const VIDEO_MP4: &str = "video (MP4 or QuickTime)";
 pub(super) const VIDEO_MATROSKA: &str = "video (Matroska or WebM)";
 pub(super) const VIDEO_AVI: &str = "video (AVI)";
 
-/// The feature of a build that reads a refused format.
+/// The build feature that adds support for a refused format.
 pub(super) fn missing_feature(format: &str) -> Option<&'static str> {
     match format {
         "AVIF" if cfg!(not(feature = "avif")) => Some("avif"),
@@ -22,7 +22,7 @@ pub(super) fn missing_feature(format: &str) -> Option<&'static str> {
     }
 }
 
-/// A command of a well-known program that makes images of a refused format; file names stand for the user's.
+/// A command of a well-known program that converts images of a refused format. Its file names are placeholders.
 pub(super) fn converter(format: &str) -> Option<&'static str> {
     Some(match format {
         "AVIF" => "heif-convert photo.avif photo.png",

@@ -1,4 +1,4 @@
-//! From the bytes of a file to RGB pixels.
+//! Decodes the bytes of a file to RGB pixels.
 
 mod bmp;
 mod gif;
@@ -18,11 +18,11 @@ use super::format::Format;
 use super::{ImageLimits, ImageMode, RgbImage};
 use raster::Raster;
 
-/// Decodes an image: PNG, JPEG, WebP, GIF (first frame), BMP, TIFF (first page) or, with the feature `heic`, HEIC, told by
-/// content. AVIF is read by a function of its own, `decode_avif`.
+/// Decodes an image: PNG, JPEG, WebP, GIF (first frame), BMP, TIFF (first page) or, with the feature `heic`, HEIC. The
+/// format is detected from the content. AVIF needs `decode_avif`.
 ///
-/// What a file may cost grows with the size that it states: the largest HEIC that the limits allow takes many seconds, so that
-/// programs that read files of strangers may want a time limit, and thus a process, around this as well.
+/// The cost of decoding grows with the size that the file states. The largest HEIC within the limits takes many
+/// seconds, so programs that read untrusted files should also set a time limit, which needs a separate process.
 ///
 /// ```
 /// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/cover.png");
@@ -34,7 +34,7 @@ use raster::Raster;
 /// ```
 ///
 /// # Errors
-/// Every input that is not a whole, supported image within the limits; see [`ImageError`].
+/// An input that is not a complete, supported image within the limits; see [`ImageError`].
 pub fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<RgbImage, ImageError> {
     limits.check_bytes(bytes.len())?;
     let format = Format::of(bytes)?;
@@ -53,10 +53,10 @@ pub fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<Rgb
     caught(format, || decoder(bytes, mode, limits))?.into_rgb(mode)
 }
 
-/// Decodes AVIF, or what [`decode`] decodes.
+/// Decodes AVIF and every format that [`decode`] decodes.
 ///
-/// The decoder of AV1 is code translated from C: a damaged file may end the whole process. Programs that read files of strangers
-/// call this in a process of its own, with limits on its time and memory, as the command line and the server do.
+/// The AV1 decoder is translated from C: a damaged file may end the whole process. Programs that read untrusted files
+/// should call this function in a separate process with limits on time and memory, as the command line and the server do.
 ///
 /// ```
 /// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/avif/color_420.avif");
@@ -76,21 +76,21 @@ pub fn decode_avif(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Resul
     caught(Format::Avif, || heif::avif(bytes, mode, limits))?.into_rgb(mode)
 }
 
-/// Number of pages of a TIFF; none where the format has no pages. No more than [`ImageLimits::frames_max`] are counted, and one
-/// more stands for all that there are beyond.
+/// Returns the number of pages of a TIFF, or `None` if the format has no pages. Counting stops one page above
+/// [`ImageLimits::frames_max`]; that result means "more than the limit".
 ///
 /// # Errors
-/// The file is in no supported format, empty, too long or damaged at its beginning.
+/// The file is empty, too long, damaged at its beginning or in no supported format.
 pub fn pages(bytes: &[u8], limits: &ImageLimits) -> Result<Option<usize>, ImageError> {
     limits.check_bytes(bytes.len())?;
     let Format::Tiff = Format::of(bytes)? else { return Ok(None) };
     caught(Format::Tiff, || tiff::pages(bytes, limits)).map(Some)
 }
 
-/// Decodes page `page` of a TIFF, counted from 1. What has no pages is decoded as by [`decode`], whatever `page` is.
+/// Decodes page `page` of a TIFF, counted from 1. A file in another format is decoded as by [`decode`]; `page` is ignored.
 ///
 /// # Errors
-/// As for [`decode`]; there are not so many pages, or it lies beyond [`ImageLimits::frames_max`].
+/// As for [`decode`]; also if the TIFF has fewer pages or `page` exceeds [`ImageLimits::frames_max`].
 pub fn decode_page(
     bytes: &[u8],
     page: usize,
@@ -109,20 +109,20 @@ pub fn decode_page(
     decoded?.into_rgb(mode)
 }
 
-/// A frame of an animation, as it is seen.
+/// A frame of an animation, as a viewer shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AnimationFrame {
-    /// The whole picture, also where only a part of it has changed.
+    /// The whole picture, even if the frame changes only a part of it.
     pub image: RgbImage,
-    /// For how long it is shown.
+    /// How long the frame is shown.
     pub duration: Duration,
 }
 
-/// The frames of an animated WebP, of which [`ImageLimits::frames_max`] may be looked at, decoded one after the other; none
-/// where the file is a still picture or in another format.
+/// Returns the frames of an animated WebP, decoded one after the other, or `None` if the file is a still picture or
+/// has another format. The file may have up to [`ImageLimits::frames_max`] frames.
 ///
 /// # Errors
-/// As for [`decode`]; a frame that cannot be decoded is the last.
+/// As for [`decode`]. A frame that cannot be decoded is the last item.
 pub fn frames(
     bytes: &[u8],
     mode: ImageMode,
@@ -143,8 +143,8 @@ pub fn frames(
     })))
 }
 
-/// What a decoder returns. It may be other people's code on hostile bytes: should it panic, it is this image's error and
-/// not the end of the program.
+/// Returns the decoder's result, and turns a panic into an error of this image. Decoders may be third-party code that
+/// processes hostile bytes; a panic must not end the program.
 fn caught<T>(format: Format, decoder: impl FnOnce() -> Result<T, ImageError>) -> Result<T, ImageError> {
     catch_unwind(AssertUnwindSafe(decoder)).unwrap_or_else(|payload| {
         Err(ImageError::Damaged { format: format.name(), reason: reason(payload.as_ref()) })
@@ -154,7 +154,7 @@ fn caught<T>(format: Format, decoder: impl FnOnce() -> Result<T, ImageError>) ->
 /// One format's decoder.
 type Decoder = fn(&[u8], ImageMode, &ImageLimits) -> Result<Raster, ImageError>;
 
-/// What an unwinding decoder had to say.
+/// Returns the message of a decoder's panic.
 fn reason(payload: &(dyn std::any::Any + Send)) -> String {
     let text = payload.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| payload.downcast_ref::<&str>().copied());

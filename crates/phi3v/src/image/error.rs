@@ -4,7 +4,7 @@ use crate::error::count;
 
 use super::converter::{SUPPORTED, converter, missing_feature};
 
-/// Why an image was refused: not a format that is read, damaged, beyond a limit, or not to be cut.
+/// Why an image was refused: unsupported format, damage, an exceeded limit, or a size or settings that cannot be processed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageError {
@@ -13,13 +13,13 @@ pub enum ImageError {
     Bytes {
         /// Length of the input.
         bytes: usize,
-        /// The most that is allowed.
+        /// The limit.
         limit: usize,
     },
-    /// The first bytes belong to no image format.
+    /// The first bytes match no image format.
     #[error("this is not a picture: it begins with {start}")]
     NotAnImage {
-        /// The first bytes, printable.
+        /// The first bytes, in printable form.
         start: String,
     },
     /// A known format that is not decoded.
@@ -28,7 +28,7 @@ pub enum ImageError {
         /// Name of the format.
         format: &'static str,
     },
-    /// A format that [`decode`](super::decode) leaves to a process of its own.
+    /// A format that [`decode`](super::decode) does not decode, since it needs a separate process.
     #[error("{format} is read by a process of its own only")]
     OwnProcess {
         /// Name of the format.
@@ -39,7 +39,7 @@ pub enum ImageError {
     UnsupportedKind {
         /// Name of the format.
         format: &'static str,
-        /// What is special about it.
+        /// The unsupported feature.
         kind: String,
     },
     /// The header announces more pixels than [`ImageLimits::pixels_max`](super::ImageLimits::pixels_max).
@@ -49,15 +49,15 @@ pub enum ImageError {
         width: u32,
         /// Height in the header.
         height: u32,
-        /// The most that is allowed.
+        /// The limit.
         limit: u64,
     },
-    /// There are no pixels: the header announces none, or pixels were given that are none.
+    /// There are no pixels: the header, or the caller, states a side of zero.
     #[error("the picture is {width}x{height}, a side must be 1 pixel or more")]
     Empty {
-        /// Width in the header.
+        /// Stated width.
         width: u32,
-        /// Height in the header.
+        /// Stated height.
         height: u32,
     },
     /// A side is longer than [`ImageLimits::side_max`](super::ImageLimits::side_max).
@@ -67,23 +67,24 @@ pub enum ImageError {
         width: u32,
         /// Height in the header.
         height: u32,
-        /// The most that is allowed.
+        /// The limit.
         limit: u32,
     },
-    /// More frames than [`ImageLimits::frames_max`](super::ImageLimits::frames_max), or a page beyond it; more scans than are read.
+    /// More frames or scans than allowed (frames: [`ImageLimits::frames_max`](super::ImageLimits::frames_max)), or a
+    /// page beyond that limit.
     #[error("the {format} picture has more than {}, the limit", count(*.limit, frame_of(.format)))]
     Frames {
         /// Name of the format.
         format: &'static str,
-        /// Frames, pages or scans that were counted; there may be more.
+        /// Number of frames, pages or scans counted; there may be more.
         frames: usize,
-        /// The most that is allowed.
+        /// The limit.
         limit: usize,
     },
-    /// The system has no memory for pixels.
+    /// The system could not allocate memory for pixels.
     #[error("there is no memory for {bytes} bytes of the picture's pixels")]
     OutOfMemory {
-        /// Bytes that were asked for.
+        /// Bytes requested.
         bytes: usize,
     },
     /// The file ends before the image does.
@@ -97,7 +98,7 @@ pub enum ImageError {
     Damaged {
         /// Name of the format.
         format: &'static str,
-        /// What the decoder said.
+        /// The decoder's message.
         reason: String,
     },
     /// The pixels of an [`RgbImage`](super::RgbImage) are not `width * height * 3` bytes.
@@ -107,7 +108,7 @@ pub enum ImageError {
         width: usize,
         /// Rows of the image.
         height: usize,
-        /// Bytes that were given.
+        /// Number of bytes given.
         bytes: usize,
     },
     /// The image is so long and narrow that a side is zero after the resize.
@@ -119,18 +120,18 @@ pub enum ImageError {
         width: usize,
         /// Rows of the image.
         height: usize,
-        /// Crops that were allowed.
+        /// Maximum number of crops allowed.
         num_crops: usize,
     },
     /// `num_crops` is zero or too large.
     #[error("num_crops is {num_crops}, it must be 1 to {limit}")]
     NumCrops {
-        /// The value that was given.
+        /// The given value.
         num_crops: usize,
-        /// The most that is allowed.
+        /// The limit.
         limit: usize,
     },
-    /// The size of an HD image that is not made of tiles, or of too many.
+    /// An HD image whose size is not a whole number of tiles, or that has too many tiles.
     #[error("an HD image of {height}x{width} is not made of 1 to {limit} tiles of {side}x{side}")]
     HdSize {
         /// Rows of the HD image.
@@ -139,34 +140,34 @@ pub enum ImageError {
         width: usize,
         /// Side of a tile.
         side: usize,
-        /// The most tiles that are allowed.
+        /// Maximum number of tiles.
         limit: usize,
     },
-    /// Fewer values than the tiles of the HD image have.
+    /// Fewer values than the tiles of the HD image need.
     #[error("the tiles of an HD image of {height}x{width} have {needed} pixel values, not {values}")]
     PixelValues {
         /// Rows of the HD image.
         height: usize,
         /// Pixels of a row.
         width: usize,
-        /// Values of its tiles and the global view.
+        /// Number of values of its tiles and the global view.
         needed: usize,
-        /// Values that were given.
+        /// Number of values given.
         values: usize,
     },
-    /// A pixel value that no picture has.
+    /// A pixel value that is infinite or NaN.
     #[error("a pixel value is infinite or not a number")]
     NotFinite,
     /// A mean or standard deviation that cannot be used.
     #[error("image_mean and image_std must be finite and image_std above zero, they are {values}")]
     Normalisation {
-        /// The values that were given.
+        /// The given values.
         values: String,
     },
 }
 
 impl ImageError {
-    /// What the user can do about it, one sentence.
+    /// Returns what the user can do about the error, in one sentence.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
@@ -214,7 +215,7 @@ impl ImageError {
     }
 }
 
-/// One of what a file of this format has many of.
+/// The word for one of the items that a file of this format may have too many of.
 fn frame_of(format: &str) -> &'static str {
     match format {
         "JPEG" => "scan",
@@ -223,7 +224,7 @@ fn frame_of(format: &str) -> &'static str {
     }
 }
 
-/// How a file with more than `limit` pages or frames is read all the same.
+/// Says how to read a file with more than `limit` pages or frames nevertheless.
 fn fewer_frames(format: &str, limit: usize) -> String {
     match format {
         "TIFF" if limit == 1 => "choose its first page".to_owned(),

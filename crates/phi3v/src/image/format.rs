@@ -1,9 +1,9 @@
-//! Which format a file is in, told by its content and never by its name.
+//! Detects the format of a file from its content, never from its name.
 
 use super::converter::{VIDEO_AVI, VIDEO_MATROSKA, VIDEO_MP4};
 use super::error::ImageError;
 
-/// A format that is decoded.
+/// A decoded format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
     Png,
@@ -18,8 +18,8 @@ pub(super) enum Format {
     Avif,
 }
 
-/// Formats people may well hand us and that are refused by name: where the mark stands, the mark, the name. A mark that could
-/// begin a text is one of the functions' of [`REFUSED_BY_HEADER`].
+/// Common formats that are refused by name: the position of the signature, the signature, the name. Formats whose
+/// signature could begin a text are in [`REFUSED_BY_HEADER`].
 const REFUSED: &[(usize, &[u8], &str)] = &[
     (4, b"ftypcrx", "Canon RAW"),
     (4, b"ftyp", VIDEO_MP4),
@@ -47,10 +47,10 @@ const REFUSED: &[(usize, &[u8], &str)] = &[
     (0, b"PK\x03\x04", "zip archive"),
 ];
 
-/// Tells one format from its beginning.
+/// Detects one format from the beginning of a file.
 type Test = fn(&[u8]) -> bool;
 
-/// Formats whose mark is a word, which a text may begin with too: what stands behind it has to fit as well.
+/// Formats whose signature is a word that a text may begin with, so that the bytes after it are checked as well.
 const REFUSED_BY_HEADER: &[(Test, &str)] = &[
     (is_avif, "AVIF"),
     (is_heif, "HEIF"),
@@ -63,7 +63,7 @@ const REFUSED_BY_HEADER: &[(Test, &str)] = &[
     (is_foveon, "Sigma RAW"),
 ];
 
-/// How a TGA image ends, since version 2.
+/// The end of a TGA image since version 2.
 const TGA_END: &[u8] = b"TRUEVISION-XFILE.\0";
 
 impl Format {
@@ -83,7 +83,7 @@ impl Format {
         }
     }
 
-    /// Tells the format from the first bytes.
+    /// Detects the format from the first bytes.
     pub(super) fn of(bytes: &[u8]) -> Result<Self, ImageError> {
         let starts = |mark: &[u8]| bytes.starts_with(mark);
         if starts(b"\x89PNG\r\n\x1a\n") {
@@ -116,29 +116,29 @@ impl Format {
     }
 }
 
-/// The brands that a file of the family of MP4 begins with.
+/// The brands at the beginning of a file of the MP4 family.
 struct Brands<'a> {
     own: &'a [u8],
-    /// Those that it may be read as.
+    /// The compatible brands.
     others: Vec<&'a [u8]>,
 }
 
 impl<'a> Brands<'a> {
-    /// Those of a file of this family.
+    /// Returns the brands of a file, or `None` if it is not of the MP4 family.
     fn of(bytes: &'a [u8]) -> Option<Self> {
         if bytes.get(4..8) != Some(b"ftyp") {
             return None;
         }
-        // the box's length and its name come first
+        // the length and name of the box come first
         let length = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize;
-        // no more than whoever looks at a head alone sees
+        // read no further than callers that have only the first `HEAD_BYTES`
         let mut brands = bytes[8..length.clamp(8, bytes.len().min(HEAD_BYTES))].chunks_exact(4);
         let own = brands.next().unwrap_or_default();
-        // a version stands between them
+        // a version comes between them
         Some(Self { own, others: brands.skip(1).collect() })
     }
 
-    /// Whether one that the file may be read as is so.
+    /// Whether `is_so` holds for one of the compatible brands.
     fn may_be(&self, is_so: fn(&[u8]) -> bool) -> bool {
         self.others.iter().any(|brand| is_so(brand))
     }
@@ -155,27 +155,27 @@ impl<'a> Brands<'a> {
     }
 }
 
-/// Whether a brand is one of HEVC pictures.
+/// Whether a brand denotes HEVC pictures.
 fn is_hevc(brand: &[u8]) -> bool {
     brand.starts_with(b"hei") || brand.starts_with(b"hev")
 }
 
-/// Whether a brand is one of HEVC pictures and of no video: also that of this codec has a brand that begins with "hev".
+/// Whether a brand denotes HEVC pictures and not video: a video brand also begins with "hev".
 fn is_hevc_pictures(brand: &[u8]) -> bool {
     brand.starts_with(b"hei") || matches!(brand, b"hevc" | b"hevx")
 }
 
-/// Whether a brand is one of AV1 pictures.
+/// Whether a brand denotes AV1 pictures.
 fn is_av1(brand: &[u8]) -> bool {
     matches!(brand, b"avif" | b"avis")
 }
 
-/// Whether a brand is one of pictures and says nothing of the codec.
+/// Whether a brand denotes pictures without naming a codec.
 fn is_general(brand: &[u8]) -> bool {
     matches!(brand, b"mif1" | b"mif2" | b"mif3" | b"msf1" | b"miaf") || brand.starts_with(b"MiH")
 }
 
-/// Whether a brand is one of pictures of another codec: AVC, JPEG, JPEG 2000, VVC, EVC.
+/// Whether a brand denotes pictures of another codec: AVC, JPEG, JPEG 2000, VVC, EVC.
 fn is_of_another_codec(brand: &[u8]) -> bool {
     matches!(
         brand,
@@ -183,8 +183,8 @@ fn is_of_another_codec(brand: &[u8]) -> bool {
     )
 }
 
-/// Whether a file that begins with `head`, of which [`HEAD_BYTES`] are enough, is HEIC: by its own brand, by another that it may be
-/// read as, or by one that says nothing of the codec and beside which no other codec's stands.
+/// Whether a file that begins with `head` is HEIC; its first [`HEAD_BYTES`] bytes suffice. A file is HEIC by its major
+/// brand, by a compatible brand, or by a major brand that names no codec if no compatible brand names another codec.
 ///
 /// ```
 /// use phi3v::image::is_heic;
@@ -197,8 +197,8 @@ pub fn is_heic(head: &[u8]) -> bool {
     Brands::of(head).is_some_and(|brands| brands.are_of_heic())
 }
 
-/// Whether a file that begins with `head`, of which [`HEAD_BYTES`] are enough, is AVIF: by its own brand, or by another that it may
-/// be read as where it may not be read as HEIC.
+/// Whether a file that begins with `head` is AVIF; its first [`HEAD_BYTES`] bytes suffice. A file is AVIF by its major
+/// brand, or by a compatible brand if it is not compatible with HEIC.
 ///
 /// ```
 /// use phi3v::image::is_avif;
@@ -211,28 +211,28 @@ pub fn is_avif(head: &[u8]) -> bool {
     Brands::of(head).is_some_and(|brands| brands.are_of_avif())
 }
 
-/// Whether a file holds pictures of the family of HEIC, whatever they are coded with.
+/// Whether a file holds pictures of the HEIF family, in any codec.
 fn is_heif(bytes: &[u8]) -> bool {
     let Some(brands) = Brands::of(bytes) else { return false };
     let is_named = is_general(brands.own) || is_of_another_codec(brands.own);
     brands.are_of_heic() || is_named || brands.may_be(is_general)
 }
 
-/// A BMP, as far as its first bytes tell: of its two letters alone a text may begin. Its header has a length that is known, or
-/// that of OS/2's short form, which is refused with its name.
+/// Whether the first bytes are a BMP header. A text may begin with its two letters, so the length of the next header
+/// must be a known one. OS/2's short form is included, which is refused by name.
 fn is_bmp(bytes: &[u8]) -> bool {
     let length = bytes.get(14..18).and_then(|length| length.first_chunk());
     let length = length.map(|length| u32::from_le_bytes(*length));
     bytes.starts_with(b"BM") && matches!(length, Some(12 | 16 | 40 | 52 | 56 | 64 | 108 | 124))
 }
 
-/// The form of RIFF that holds video.
+/// Whether a file is RIFF that holds AVI video.
 fn is_avi(bytes: &[u8]) -> bool {
     bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"AVI ")
 }
 
-/// QuickTime older than the box that tells its brands: a box that such files begin with, of a length that fits the file, and
-/// another behind it or the end.
+/// Whether a file is QuickTime without a brand box: a typical first box, of a length that fits the file, followed by
+/// another box or the end.
 fn is_quicktime(bytes: &[u8]) -> bool {
     const NAMES: &[&[u8]] = &[b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"];
     let name = |at: usize| bytes.get(at.checked_add(4)?..at.checked_add(8)?);
@@ -244,7 +244,7 @@ fn is_quicktime(bytes: &[u8]) -> bool {
     }
     let length = bytes.first_chunk().map_or(0, |length| u32::from_be_bytes(*length));
     let end = match (length, bytes.get(8..16).and_then(|length| length.first_chunk())) {
-        // as long as the file, which the last box may be; the length stands behind the name
+        // as long as the file, which is valid for the last box; below, the length follows the name
         (0, _) => Some(bytes.len()),
         (1, Some(length)) => usize::try_from(u64::from_be_bytes(*length)).ok().filter(|end| *end >= 16),
         (2..8, _) | (1, None) => None,
@@ -256,11 +256,11 @@ fn is_quicktime(bytes: &[u8]) -> bool {
     })
 }
 
-/// `P1` to `P6`, white space and a number; `P7`, a new line and a word of its header, or the number of its older kind. A comment
-/// may come before each.
+/// Whether a file is Netpbm: `P1` to `P6`, white space and a number; or `P7`, a new line and a word of its header, or
+/// the number of its older kind. A comment may precede each.
 fn is_netpbm(bytes: &[u8]) -> bool {
     let Some(([b'P', kind @ b'1'..=b'7'], rest)) = bytes.split_first_chunk() else { return false };
-    // a vertical tab is white space here
+    // a vertical tab counts as white space here
     let is_space = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0x0b;
     if rest.first() == Some(&b'#') {
         return true;
@@ -276,7 +276,7 @@ fn is_netpbm(bytes: &[u8]) -> bool {
     }
 }
 
-/// A form of the Interchange File Format that holds pictures or sound.
+/// Whether a file is a form of the Interchange File Format that holds pictures or sound.
 fn is_iff(bytes: &[u8]) -> bool {
     const FORMS: &[&[u8]] = &[
         b"ILBM", b"PBM ", b"ACBM", b"RGBN", b"RGB8", b"DEEP", b"ANIM", b"YUVN", b"FAXX", b"AIFF", b"AIFC",
@@ -285,25 +285,25 @@ fn is_iff(bytes: &[u8]) -> bool {
     bytes.starts_with(b"FORM") && bytes.get(8..12).is_some_and(|form| FORMS.contains(&form))
 }
 
-/// Four letters, a width and a height, three or four channels, and one of two kinds of colours.
+/// Whether a file is QOI: four letters, a width and a height, three or four channels, and one of two colour spaces.
 fn is_qoi(bytes: &[u8]) -> bool {
     bytes.starts_with(b"qoif") && matches!(bytes.get(12..14), Some([3 | 4, 0 | 1]))
 }
 
-/// `gimp xcf`, a version, and a zero.
+/// Whether a file is GIMP's: `gimp xcf `, a version, and a zero.
 fn is_gimp(bytes: &[u8]) -> bool {
     bytes.starts_with(b"gimp xcf ") && bytes.get(13) == Some(&0)
 }
 
-/// `FOVb`, and a version of two numbers of 16 bits, little-endian, of which the second is a small one.
+/// Whether a file is Foveon's: `FOVb` and a version of two 16-bit little-endian numbers, the second of which is small.
 fn is_foveon(bytes: &[u8]) -> bool {
     bytes.starts_with(b"FOVb") && matches!(bytes.get(6..8), Some([1..=9, 0]))
 }
 
-/// Bytes of a file's beginning that are enough to tell what it is.
+/// Number of bytes at the beginning of a file that suffice to detect its format.
 pub const HEAD_BYTES: usize = 64;
 
-/// Formats of photographs and pictures that are refused and that people keep among those that are read.
+/// Refused formats of photographs and pictures that people keep in the same places as supported ones.
 const PICTURES_REFUSED: &[&str] = &[
     "AVIF",
     "HEIF",
@@ -317,8 +317,8 @@ const PICTURES_REFUSED: &[&str] = &[
     "Sigma RAW",
 ];
 
-/// Whether a file that begins with `head` is a picture, as far as its first [`HEAD_BYTES`] bytes tell: of a format that is
-/// decoded, or of another that holds photographs (AVIF, HEIF, JPEG XL and the like).
+/// Whether a file that begins with `head` is a picture, judging by its first [`HEAD_BYTES`] bytes. Pictures are the
+/// decoded formats and others that hold photographs (AVIF, HEIF, JPEG XL and the like).
 ///
 /// ```
 /// use phi3v::image::is_picture;
@@ -347,7 +347,7 @@ pub fn is_tiff(head: &[u8]) -> bool {
     matches!(Format::of(head), Ok(Format::Tiff))
 }
 
-/// The error for bytes that are in no supported format.
+/// Returns the error for bytes in no supported format.
 fn refusal(bytes: &[u8]) -> ImageError {
     if let Some(&(_, format)) = REFUSED_BY_HEADER.iter().find(|(test, _)| test(bytes)) {
         return ImageError::UnsupportedFormat { format };
@@ -369,13 +369,13 @@ fn refusal(bytes: &[u8]) -> ImageError {
     ImageError::NotAnImage { start: printable(bytes) }
 }
 
-/// A drawing, which may begin with what XML files begin with; a page of the web may hold one as well.
+/// Whether a text is an SVG drawing. It may begin as XML does; a web page that contains a drawing does not count.
 fn is_svg(text: &str) -> bool {
     let may_begin = ["<?xml", "<!DOCTYPE svg", "<!--"].iter().any(|start| text.starts_with(start));
     text.starts_with("<svg") || (may_begin && text.contains("<svg") && !text.contains("<html"))
 }
 
-/// A Windows icon or cursor. Its four bytes alone are no mark: TGA images begin with them as well.
+/// Returns the name of a Windows icon or cursor. Its first four bytes do not suffice: TGA images begin with them as well.
 fn icon(bytes: &[u8]) -> Option<&'static str> {
     let head: &[u8; 10] = bytes.first_chunk()?;
     let format = match head[..4] {
@@ -384,11 +384,11 @@ fn icon(bytes: &[u8]) -> Option<&'static str> {
         _ => return None,
     };
     let entries = u16::from_le_bytes([head[4], head[5]]);
-    // of the first entry a reserved byte, which some programs set to 255
+    // the first entry has a reserved byte, which some programs set to 255
     (entries > 0 && matches!(head[9], 0 | 255)).then_some(format)
 }
 
-/// The first bytes, as text where they are text, else as hexadecimal.
+/// Returns the first bytes as text if they are printable, otherwise in hexadecimal.
 fn printable(bytes: &[u8]) -> String {
     let head = &bytes[..bytes.len().min(12)];
     if !head.is_empty() && head.iter().all(|b| (0x20..0x7f).contains(b)) {

@@ -1,16 +1,18 @@
-//! The global view: the whole padded HD image brought to 336x336 by torch's bicubic interpolation
-//! (`align_corners=False`, no antialiasing, a = -0.75) of the *normalised* pixels, overshoots kept.
+//! The global view: the whole padded HD image scaled to 336x336 with torch's bicubic interpolation
+//! (`align_corners=False`, no antialiasing, a = -0.75). It is computed from the *normalised* pixels, and overshoots
+//! are kept.
 //!
 //! Both sides of the HD image are multiples `k` of 336, so the four weights of an axis are the same everywhere:
-//! - odd k: source coordinate `k*i + (k-1)/2` is whole, the weights are (0, 1, 0, 0): one pixel is picked;
-//! - even k: it lies half way, the weights are (-0.09375, 0.59375, 0.59375, -0.09375), all exact in f32.
+//! - odd k: the source coordinate `k*i + (k-1)/2` is an integer, the weights are (0, 1, 0, 0), and one pixel is
+//!   picked;
+//! - even k: the coordinate lies half way, the weights are (-0.09375, 0.59375, 0.59375, -0.09375), all exact in f32.
 
 use super::TILE_SIDE;
 
-/// Cubic convolution with a = -0.75 half way between two samples.
+/// Weights of cubic convolution with a = -0.75, half way between two samples.
 const HALF_WAY: [f32; 4] = [-0.09375, 0.59375, 0.59375, -0.09375];
 
-/// Indices and weights of one axis of `k * 336` samples.
+/// Source indices and weights for one axis of `k * 336` samples.
 pub(super) struct Axis {
     k: usize,
     weights: &'static [f32],
@@ -26,7 +28,7 @@ impl Axis {
     fn taps(&self, i: usize) -> impl Iterator<Item = (usize, f32)> + '_ {
         let last = self.k * TILE_SIDE - 1;
         let center = self.k * i + self.k / 2;
-        // Half way, the taps are center-2 ..= center+1.
+        // half way, the taps are center-2 ..= center+1
         let before = self.weights.len() / 2;
         self.weights.iter().enumerate().map(move |(t, w)| ((center + t).saturating_sub(before).min(last), *w))
     }
@@ -34,7 +36,7 @@ impl Axis {
 
 /// Computes one colour plane of the global view, `[336, 336]`.
 ///
-/// `hd` is the HD image `[h_crop * 336, w_crop * 336, 3]`, `lut` the normalised value of each level of this colour.
+/// `hd` is the HD image `[h_crop * 336, w_crop * 336, 3]`; `lut` holds the normalised value of each level of this colour.
 pub(super) fn plane(
     hd: &[u8],
     vertical: &Axis,
@@ -64,7 +66,7 @@ pub(super) fn plane(
 mod tests {
     use super::*;
 
-    /// torch's source coordinates and weights, computed as it does for any size.
+    /// torch's source coordinates and weights, computed as torch does for any size.
     fn general_taps(len_in: usize, i: usize) -> Vec<(usize, f64)> {
         let a = -0.75;
         let near = |x: f64| ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0;

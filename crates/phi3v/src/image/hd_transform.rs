@@ -1,23 +1,23 @@
-//! The HD transform: an image of any size becomes a grid of 336x336 tiles, padded with white.
+//! The HD transform: converts an image of any size to a grid of 336x336 tiles, padded with white.
 //!
-//! Follows `HD_transform` of the checkpoint's `image_processing_phi3_v.py`. There a portrait image is transposed
-//! first and transposed back at the end; here nothing is transposed, its columns are filtered before its rows and it
-//! is padded left and right, which is the same to the last bit.
+//! Follows `HD_transform` of the checkpoint's `image_processing_phi3_v.py`. The original transposes a portrait image
+//! first and transposes it back at the end. Here nothing is transposed: the columns of a portrait image are filtered
+//! before its rows, and it is padded left and right. The result is identical to the last bit.
 
 use super::error::ImageError;
 use super::resize::{Order, resize};
 use super::room::filled;
 use super::{RgbImage, Size, TILE_SIDE};
 
-/// The most crops of an image that Phi-3-vision was trained with, and what "high detail" means. With the global view an
-/// image has one tile more: 17.
+/// The maximum number of crops of an image that Phi-3-vision was trained with, which is what "high detail" means. With
+/// the global view, an image has one tile more: 17.
 pub const NUM_CROPS_HIGH: usize = 16;
-/// The most crops that may be asked for: 16 times as many. It bounds the work and the memory an image may cost, 1 MB of
-/// pixels per crop in f32.
+/// The maximum number of crops that can be requested, 16 times [`NUM_CROPS_HIGH`]. It bounds the work and memory per
+/// image; the pixels of a crop take 1 MB in f32.
 pub const NUM_CROPS_MAX: usize = 16 * NUM_CROPS_HIGH;
 /// White, the colour of the padding.
 const PAD: u8 = 255;
-/// Rows and columns of image tokens of one tile after the 2x2 merge of its 24x24 patches.
+/// Rows, and columns, of image tokens of one tile after the 2x2 merge of its 24x24 patches.
 const TOKENS_SIDE: usize = TILE_SIDE / 14 / 2;
 
 /// How an image of a given size is cut into tiles of 336 x 336 pixels.
@@ -34,7 +34,7 @@ pub struct HdGrid {
 }
 
 impl HdGrid {
-    /// The grid for an image of `width` x `height` with at most `num_crops` tiles, from the sizes alone.
+    /// The grid for an image of `width` x `height` with at most `num_crops` tiles, computed from the sizes alone.
     ///
     /// ```
     /// use phi3v::image::HdGrid;
@@ -45,8 +45,9 @@ impl HdGrid {
     /// ```
     ///
     /// # Errors
-    /// [`ImageError::Empty`] for a side of zero, [`ImageError::Side`] beyond `u32`, [`ImageError::NumCrops`] outside 1 to [`NUM_CROPS_MAX`],
-    /// [`ImageError::TooNarrow`] when the short side would vanish in the resize.
+    /// [`ImageError::Empty`] for a side of zero, [`ImageError::Side`] for a side beyond `u32`,
+    /// [`ImageError::NumCrops`] outside 1 to [`NUM_CROPS_MAX`], and [`ImageError::TooNarrow`] if the resize leaves no
+    /// pixels on the short side.
     pub fn of(width: usize, height: usize, num_crops: usize) -> Result<Self, ImageError> {
         if num_crops == 0 || num_crops > NUM_CROPS_MAX {
             return Err(ImageError::NumCrops { num_crops, limit: NUM_CROPS_MAX });
@@ -61,7 +62,7 @@ impl HdGrid {
         let ratio = f64::from(long) / f64::from(short);
         let long_tiles = tiles_along(ratio, num_crops);
         let new_long = long_tiles * TILE_SIDE;
-        // Truncated, as Python's int() does; at most `new_long`, since the ratio is at least 1.
+        // truncated as by Python's int(); at most `new_long`, since the ratio is at least 1
         let new_short = (new_long as f64 / ratio) as usize;
         if new_short == 0 {
             return Err(ImageError::TooNarrow { width, height, num_crops });
@@ -84,28 +85,28 @@ impl HdGrid {
         })
     }
 
-    /// Number of tiles of the grid, `h_crop * w_crop`; the global view is not counted.
+    /// Number of tiles of the grid, `h_crop * w_crop`, without the global view.
     #[must_use]
     pub fn tiles(&self) -> usize {
         self.h_crop * self.w_crop
     }
 
-    /// Size of the HD image in pixels. The reference's `image_sizes` has its height before its width.
+    /// Size of the HD image in pixels. The reference's `image_sizes` states the height first.
     #[must_use]
     pub fn image_size(&self) -> Size {
         let side = |tiles: usize| (tiles * TILE_SIDE) as u32;
         Size { width: side(self.w_crop), height: side(self.h_crop) }
     }
 
-    /// Number of tokens of the image in the prompt: 144 for every tile and for the global view, one separator at
-    /// the end of each of their 12-row lines, and one between the two.
+    /// Number of tokens of the image in the prompt: 144 for every tile and for the global view, one separator at the
+    /// end of each of their 12 token rows, and one between the tiles and the global view.
     #[must_use]
     pub fn num_img_tokens(&self) -> usize {
         (self.tiles() + 1) * TOKENS_SIDE * TOKENS_SIDE + 1 + (self.h_crop + 1) * TOKENS_SIDE
     }
 }
 
-/// Tiles along the long side: the most such that the grid stays within `num_crops`.
+/// Tiles along the long side: the largest number that keeps the grid within `num_crops`.
 fn tiles_along(ratio: f64, num_crops: usize) -> usize {
     let fits = |scale: usize| (scale as f64 * (scale as f64 / ratio).ceil()) <= num_crops as f64;
     (1..=num_crops).take_while(|&scale| fits(scale)).last().unwrap_or(1)
@@ -114,8 +115,8 @@ fn tiles_along(ratio: f64, num_crops: usize) -> usize {
 /// Resizes and pads an image to the HD image, `[h_crop * 336, w_crop * 336, 3]`.
 ///
 /// # Errors
-/// Those of [`HdGrid::of`], [`ImageError::PixelBytes`] when the image's pixels do not fit its size, and
-/// [`ImageError::OutOfMemory`].
+/// Those of [`HdGrid::of`], [`ImageError::PixelBytes`] if the number of pixel bytes does not match the image's size,
+/// and [`ImageError::OutOfMemory`].
 pub fn hd_transform(image: &RgbImage, num_crops: usize) -> Result<RgbImage, ImageError> {
     image.check()?;
     let grid = HdGrid::of(image.width, image.height, num_crops)?;
@@ -123,7 +124,7 @@ pub fn hd_transform(image: &RgbImage, num_crops: usize) -> Result<RgbImage, Imag
     pad(resize(image, grid.resized_width, grid.resized_height, order)?, &grid)
 }
 
-/// Puts the resized image in the middle of a white HD image, the odd pixel below or right.
+/// Centres the resized image in a white HD image. An odd pixel of padding goes below or right.
 fn pad(resized: RgbImage, grid: &HdGrid) -> Result<RgbImage, ImageError> {
     let Size { width, height } = grid.image_size();
     let (width, height) = (width as usize, height as usize);

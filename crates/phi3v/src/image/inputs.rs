@@ -1,4 +1,4 @@
-//! From pixels to what the vision tower reads: normalised tiles, the global view first, equal tiles stored once.
+//! Converts pixels to the input of the vision tower: normalised tiles, the global view first, with equal tiles stored once.
 
 use std::collections::HashMap;
 
@@ -13,27 +13,27 @@ use super::{RgbImage, Size, TILE_SIDE};
 const PLANE: usize = TILE_SIDE * TILE_SIDE;
 /// Values of one normalised tile, `[3, 336, 336]`: colours, rows and columns, in f32.
 pub const TILE_VALUES: usize = 3 * PLANE;
-/// Bump when the preprocessing changes its results: the hash names pixels *and* what was done to them.
+/// Must change when the preprocessing changes its results: the hash identifies the pixels *and* their preprocessing.
 const HASH_CONTEXT: &str = "phi3v 2024 image inputs v1";
-/// The same of values that came without pixels.
+/// The same for values that were given without pixels.
 const VALUES_HASH_CONTEXT: &str = "phi3v 2026 image inputs of values v1";
 
-/// The settings of the image processor, from `preprocessor_config.json`: tiles, mean and deviation.
+/// The settings of the image processor, from `preprocessor_config.json`: tiles, mean and standard deviation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ImageParams {
-    /// The most tiles an image may be cut into.
+    /// The maximum number of tiles that an image may be cut into.
     pub num_crops: usize,
-    /// The most that the model can make use of, whatever `num_crops` asks for. The reference has no such setting: of
-    /// its checkpoints it is [`NUM_CROPS_MAX`].
+    /// The maximum number of tiles that the model can use, whatever `num_crops` asks for. The reference has no such
+    /// setting; for its checkpoints this is [`NUM_CROPS_MAX`].
     pub num_crops_max: usize,
-    /// Mean per colour, of values in 0 to 1.
+    /// Mean per colour, for values in 0 to 1.
     pub image_mean: [f32; 3],
     /// Standard deviation per colour.
     pub image_std: [f32; 3],
 }
 
 impl Default for ImageParams {
-    /// The values of Phi-3-vision: 16 crops, CLIP's mean and deviation.
+    /// The values of Phi-3-vision: 16 crops, and the mean and standard deviation of CLIP.
     fn default() -> Self {
         Self {
             num_crops: NUM_CROPS_HIGH,
@@ -45,7 +45,7 @@ impl Default for ImageParams {
 }
 
 impl ImageParams {
-    /// The same for at most `num_crops` tiles, or fewer where the model can make no use of so many.
+    /// Returns these settings with at most `num_crops` tiles, or fewer if the model cannot use that many.
     ///
     /// ```
     /// let quick = phi3v::image::ImageParams::default().with_num_crops(4);
@@ -68,8 +68,8 @@ impl ImageParams {
         Err(ImageError::Normalisation { values: format!("{:?} and {:?}", self.image_mean, self.image_std) })
     }
 
-    /// The normalised value of each of the 256 levels, per colour: `(v/255 - mean) / std` in f32, as torchvision
-    /// does it, each step rounded.
+    /// The normalised value of each of the 256 levels, per colour: `(v/255 - mean) / std` in f32, each step rounded,
+    /// as in torchvision.
     fn lut(&self) -> [[f32; 256]; 3] {
         let value = |c: usize, v: usize| (v as f32 / 255.0 - self.image_mean[c]) / self.image_std[c];
         std::array::from_fn(|c| std::array::from_fn(|v| value(c, v)))
@@ -79,8 +79,8 @@ impl ImageParams {
 /// An image ready for the vision tower.
 ///
 /// The reference's `pixel_values` hold the global view, then the tiles row by row, then tiles of zeros up to
-/// `num_crops + 1`, whose results it throws away; those are not made here. Of equal tiles (blank regions, the global
-/// view of a 1x1 grid) one is kept, since the vision tower encodes each tile by itself.
+/// `num_crops + 1`. The reference discards the results of the zero tiles, so they are not created here. Equal tiles
+/// (blank regions, the global view of a 1x1 grid) are stored once, since the vision tower encodes each tile separately.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageInputs {
     /// How the image was cut.
@@ -91,24 +91,24 @@ pub struct ImageInputs {
     pub tile_of: Vec<usize>,
     /// Normalised values of the distinct tiles. `[distinct_tiles, 3, 336, 336]`
     pub distinct: Vec<f32>,
-    /// Names the pixels, the size and every setting of the preprocessing.
+    /// A hash of the pixels, the size and every preprocessing setting.
     pub hash: [u8; 32],
 }
 
 impl ImageInputs {
-    /// Number of tokens that stand for the image in the prompt, as [`HdGrid::num_img_tokens`] counts them.
+    /// Number of tokens that represent the image in the prompt, as counted by [`HdGrid::num_img_tokens`].
     #[must_use]
     pub fn num_img_tokens(&self) -> usize {
         self.grid.num_img_tokens()
     }
 
-    /// Number of tiles that the vision tower has to compute: equal ones count once.
+    /// Number of tiles that the vision tower has to encode; equal tiles count once.
     #[must_use]
     pub fn distinct_tiles(&self) -> usize {
         self.distinct.len() / TILE_VALUES
     }
 
-    /// The tiles as the reference has them, without its padding of zeros. `[1 + tiles, 3, 336, 336]`
+    /// The tiles as in the reference, without its padding of zeros. `[1 + tiles, 3, 336, 336]`
     #[must_use]
     pub fn pixel_values(&self) -> Vec<f32> {
         let tile = |&i: &usize| &self.distinct[i * TILE_VALUES..(i + 1) * TILE_VALUES];
@@ -117,10 +117,12 @@ impl ImageInputs {
 }
 
 impl ImageInputs {
-    /// An image whose tiles were made elsewhere, as the reference's `pixel_values` hold them: the global view, then the
-    /// tiles row by row, `[1 + tiles, 3, 336, 336]`; what follows these, the reference's padding, is left out.
-    /// `hd_size` is the size of the HD image, as the reference's `image_sizes` have it. The size of the image before the
-    /// transform is not known, and taken to be the same.
+    /// Creates the inputs of an image whose tiles were computed elsewhere.
+    ///
+    /// `values` has the order of the reference's `pixel_values`: the global view, then the tiles row by row, `[1 +
+    /// tiles, 3, 336, 336]`. Values after these, the reference's padding, are ignored. `hd_size` is the size of the HD
+    /// image, as in the reference's `image_sizes`. The size of the image before the transform is unknown and assumed
+    /// to be `hd_size`.
     ///
     /// ```
     /// use phi3v::image::{ImageInputs, Size, TILE_VALUES};
@@ -132,8 +134,8 @@ impl ImageInputs {
     /// ```
     ///
     /// # Errors
-    /// [`ImageError::HdSize`] for a size that is no grid of tiles, [`ImageError::PixelValues`] for too few values, and
-    /// [`ImageError::NotFinite`] for one that is infinite or not a number.
+    /// [`ImageError::HdSize`] for a size that is not a grid of tiles, [`ImageError::PixelValues`] for too few values,
+    /// and [`ImageError::NotFinite`] for a value that is infinite or NaN.
     pub fn from_pixel_values(values: &[f32], hd_size: Size) -> Result<Self, ImageError> {
         let (height, width) = (hd_size.height as usize, hd_size.width as usize);
         let (h_crop, w_crop) = (height / TILE_SIDE, width / TILE_SIDE);
@@ -187,7 +189,7 @@ impl ImageInputs {
 /// ```
 ///
 /// # Errors
-/// Those of [`hd_transform`], and [`ImageError::Normalisation`] for settings that cannot be used.
+/// Those of [`hd_transform`], and [`ImageError::Normalisation`] for unusable settings.
 pub fn process(image: &RgbImage, params: &ImageParams) -> Result<ImageInputs, ImageError> {
     params.check()?;
     let params = &params.with_num_crops(params.num_crops);
@@ -208,7 +210,7 @@ pub fn process(image: &RgbImage, params: &ImageParams) -> Result<ImageInputs, Im
     });
     Ok(ImageInputs {
         grid,
-        // the grid was found, so both fit
+        // a grid was found, so both sides fit
         original_size: Size { width: image.width as u32, height: image.height as u32 },
         tile_of,
         distinct,
@@ -216,13 +218,13 @@ pub fn process(image: &RgbImage, params: &ImageParams) -> Result<ImageInputs, Im
     })
 }
 
-/// Where the values of a distinct tile come from.
+/// The source of a distinct tile's values.
 enum Source {
     Global,
     Tile(usize),
 }
 
-/// The global view, `[3, 336, 336]`.
+/// Computes the global view, `[3, 336, 336]`.
 fn global_view(hd: &RgbImage, grid: &HdGrid, lut: &[[f32; 256]; 3]) -> Vec<f32> {
     let (vertical, horizontal) = (Axis::new(grid.h_crop), Axis::new(grid.w_crop));
     let mut values = vec![0.0; TILE_VALUES];
@@ -232,7 +234,7 @@ fn global_view(hd: &RgbImage, grid: &HdGrid, lut: &[[f32; 256]; 3]) -> Vec<f32> 
     values
 }
 
-/// Finds equal tiles. Returns the sources of the distinct ones, the global view first, and the map to them.
+/// Finds equal tiles. Returns the sources of the distinct tiles, the global view first, and the distinct tile of each tile.
 fn distinct_tiles(
     hd: &RgbImage,
     grid: &HdGrid,
@@ -259,14 +261,14 @@ fn distinct_tiles(
     (sources, tile_of)
 }
 
-/// The 336 rows of a tile, `[336, 3]` each.
+/// Returns the 336 rows of a tile, `[336, 3]` each.
 fn tile_rows<'a>(hd: &'a RgbImage, grid: &HdGrid, tile: usize) -> impl Iterator<Item = &'a [u8]> {
     let (top, left) = (tile / grid.w_crop * TILE_SIDE, tile % grid.w_crop * TILE_SIDE);
     let rows = hd.pixels.chunks_exact(hd.width * 3).skip(top).take(TILE_SIDE);
     rows.map(move |row| &row[left * 3..(left + TILE_SIDE) * 3])
 }
 
-/// Whether a tile's values are those of the global view, bit for bit.
+/// Whether a tile's values equal those of the global view, bit for bit.
 fn is_global(hd: &RgbImage, grid: &HdGrid, tile: usize, global: &[f32], lut: &[[f32; 256]; 3]) -> bool {
     let pixels = tile_rows(hd, grid, tile).flat_map(|row| row.chunks_exact(3));
     pixels.enumerate().all(|(i, pixel)| {
@@ -283,7 +285,8 @@ fn normalise(hd: &RgbImage, grid: &HdGrid, tile: usize, channel: usize, lut: &[f
     }
 }
 
-/// The HD image and the settings determine every value of the inputs, and hashing it is cheaper than the original.
+/// Hashes the HD image and the settings: they determine every value of the inputs, and hashing the HD image is cheaper
+/// than hashing the original.
 fn hash(image: &RgbImage, params: &ImageParams, hd: &RgbImage) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key(HASH_CONTEXT);
     for size in [image.width, image.height, hd.width, hd.height, params.num_crops] {

@@ -1,37 +1,37 @@
-//! Limits on what an image may cost, checked from its header before anything is decoded.
+//! Limits on the cost of an image, checked from its header before anything is decoded.
 
 use super::Size;
 use super::error::ImageError;
 
-/// The most an image may ask for. A file over a limit is refused before memory is spent on its pixels.
+/// Limits for an image. A file over a limit is refused before memory is allocated for its pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImageLimits {
-    /// Length of the file.
+    /// Maximum length of the file in bytes.
     pub bytes_max: usize,
-    /// Most pixels: width times height.
+    /// Maximum number of pixels: width times height.
     pub pixels_max: u64,
-    /// Most pixels of the width and of the height.
+    /// Maximum width, and maximum height, in pixels.
     pub side_max: u32,
-    /// Frames of an animated PNG, WebP or GIF, of which only the first is ever decoded; and pages of a TIFF that can be read,
-    /// however many follow.
+    /// Maximum number of frames of an animated PNG, WebP or GIF, of which `decode` reads only the first. Also the number
+    /// of pages of a TIFF that can be read; further pages are allowed but cannot be read.
     pub frames_max: usize,
 }
 
 impl Default for ImageLimits {
-    /// 256 MiB, 178,956,970 pixels (where the reference's own library refuses: a quarter of 2 GiB in 3-byte pixels),
-    /// sides of 65,535 (the most a JPEG can state), 1,000 frames.
+    /// 256 MiB, 178,956,970 pixels, sides of 65,535 (the most that a JPEG can state), 1,000 frames. The limit of
+    /// pixels is where the reference's own library refuses: a quarter of 2 GiB in 3-byte pixels.
     fn default() -> Self {
         Self { bytes_max: 256 << 20, pixels_max: (1 << 30) / 6, side_max: 65_535, frames_max: 1_000 }
     }
 }
 
-/// Memory that a decoder takes at most for each pixel: coefficients and samples of a progressive CMYK JPEG within a TIFF, or a strip
-/// of four samples of 16 bits beside what becomes of it.
+/// Maximum memory of a decoder per pixel: coefficients and samples of a progressive CMYK JPEG within a TIFF, or a
+/// strip of four 16-bit samples together with its decoded form.
 const DECODER_BYTES_PER_PIXEL: u64 = 16;
 
 impl ImageLimits {
-    /// The most memory that decoding a picture within the limits takes, besides its file: 16 bytes for each pixel. A TIFF that would take
-    /// more is refused. Photographs take 3 to 6 bytes for each.
+    /// Maximum memory for decoding a picture within the limits, besides its file: 16 bytes per pixel. A TIFF that
+    /// would take more is refused. Photographs take 3 to 6 bytes per pixel.
     ///
     /// ```
     /// use phi3v::image::ImageLimits;
@@ -44,10 +44,10 @@ impl ImageLimits {
         self.pixels_max.saturating_mul(DECODER_BYTES_PER_PIXEL)
     }
 
-    /// Checks the length of a file, which decoders do themselves: for whoever hands a file to something else first.
+    /// Checks the length of a file. Decoders do this themselves; it is for callers that pass a file to something else first.
     ///
     /// # Errors
-    /// [`ImageError::Bytes`]: it is empty, or has more than `bytes_max` bytes.
+    /// [`ImageError::Bytes`] if the file is empty or has more than `bytes_max` bytes.
     pub fn check_bytes(&self, bytes: usize) -> Result<(), ImageError> {
         if bytes == 0 || bytes > self.bytes_max {
             return Err(ImageError::Bytes { bytes, limit: self.bytes_max });
@@ -55,7 +55,8 @@ impl ImageLimits {
         Ok(())
     }
 
-    /// Checks the size of a picture, which decoders do themselves: for whoever has pixels already, or hands a file to something else.
+    /// Checks the size of a picture. Decoders do this themselves; it is for callers that already have pixels, or that
+    /// pass a file to something else.
     ///
     /// ```
     /// use phi3v::image::{ImageError, ImageLimits, Size};
@@ -67,7 +68,8 @@ impl ImageLimits {
     /// ```
     ///
     /// # Errors
-    /// [`ImageError::Empty`] for a side of zero, [`ImageError::Side`] or [`ImageError::Pixels`] beyond `side_max` or `pixels_max`.
+    /// [`ImageError::Empty`] for a side of zero, [`ImageError::Side`] for one beyond `side_max`, and
+    /// [`ImageError::Pixels`] beyond `pixels_max`.
     pub fn check_size(&self, size: Size) -> Result<(), ImageError> {
         let (Size { width, height }, limit) = (size, self.side_max);
         if width == 0 || height == 0 {
@@ -82,7 +84,7 @@ impl ImageLimits {
         Ok(())
     }
 
-    /// Checks a count of frames.
+    /// Checks a number of frames.
     pub(super) fn check_frames(&self, format: &'static str, frames: usize) -> Result<(), ImageError> {
         if frames > self.frames_max {
             return Err(ImageError::Frames { format, frames, limit: self.frames_max });

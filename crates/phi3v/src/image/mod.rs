@@ -1,14 +1,16 @@
-//! Images: from the bytes of a file to the normalised tiles the vision tower reads.
+//! Images: converts the bytes of a file to the normalised tiles that the vision tower reads.
 //!
-//! 1. [`decode`] tells the format by content, checks the header against [`ImageLimits`] and decodes to RGB, either
-//!    as people see the image or as the reference does ([`ImageMode`]).
-//! 2. [`HdGrid::of`] says how an image of a size is cut, without its pixels.
-//! 3. [`process`] resizes and pads it to the HD image ([`hd_transform`]), makes the global view and normalises.
+//! 1. [`decode`] detects the format from the content, checks the header against [`ImageLimits`] and decodes to RGB,
+//!    either as people see the image or as the reference does ([`ImageMode`]).
+//! 2. [`HdGrid::of`] computes how an image of a given size is cut, without its pixels.
+//! 3. [`process`] resizes and pads the image to the HD image ([`hd_transform`]), computes the global view and
+//!    normalises.
 //!
-//! Follows `image_processing_phi3_v.py` of the checkpoint on Pillow 10.3 and torch 2.4. Invariants: in reference mode
-//! the HD image is the reference's to the last byte; results do not depend on the number of threads; no input makes
-//! this module panic, or spend memory on pixels before the header has passed the limits, and what HEIC is put together of is
-//! counted before it is decoded; of AVIF, see `decode_avif`.
+//! Follows `image_processing_phi3_v.py` of the checkpoint on Pillow 10.3 and torch 2.4. Invariants:
+//! - In reference mode, the HD image equals the reference's to the last byte.
+//! - Results do not depend on the number of threads.
+//! - No input makes this module panic, or allocate memory for pixels before the header has passed the limits. The
+//!   parts of a HEIC are counted before they are decoded. `decode_avif` describes the exception for AVIF.
 
 mod converter;
 mod decode;
@@ -35,14 +37,15 @@ pub use limits::ImageLimits;
 /// Side of a tile in pixels: the input size of the vision tower, CLIP ViT-L/14-336.
 pub const TILE_SIDE: usize = 336;
 
-/// How a file's pixels are read: as people see them, or to the letter of the reference.
+/// How a file's pixels are read: as people see them, or exactly as the reference reads them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ImageMode {
     /// As people see the image: EXIF orientation applied, transparency on white, 16-bit gray scaled to 8 bits.
     #[default]
     AsSeen,
-    /// As the reference reads it, Pillow's `convert("RGB")` and nothing else: EXIF orientation ignored (except in
-    /// TIFF, where Pillow applies it), the colour under transparent pixels shown, 16-bit gray clipped at 255.
+    /// As the reference reads it, which is Pillow's `convert("RGB")` and nothing else. EXIF orientation is ignored
+    /// (except in TIFF, where Pillow applies it), the colour under transparent pixels is shown, and 16-bit gray is
+    /// clipped at 255.
     Reference,
 }
 
@@ -56,7 +59,7 @@ pub struct Size {
 }
 
 impl Size {
-    /// Of sides as they are counted in memory. One beyond the type is the largest that it has, which is beyond any limit.
+    /// Creates a size from `usize` sides. A side beyond `u32` becomes the maximum, which is beyond any limit.
     ///
     /// ```
     /// use phi3v::image::Size;
@@ -69,7 +72,7 @@ impl Size {
         Self { width: side(width), height: side(height) }
     }
 
-    /// Number of pixels, which cannot overflow.
+    /// Number of pixels; cannot overflow.
     #[must_use]
     pub fn pixels(self) -> u64 {
         u64::from(self.width) * u64::from(self.height)

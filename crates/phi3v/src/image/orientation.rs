@@ -1,4 +1,4 @@
-//! EXIF orientation: how a camera was held, and turning the pixels accordingly.
+//! EXIF orientation: how the camera was held, and how to turn the pixels accordingly.
 
 use super::RgbImage;
 use super::error::ImageError;
@@ -6,17 +6,17 @@ use super::room::zeros;
 
 /// The EXIF orientation tag.
 const ORIENTATION: u16 = 0x0112;
-/// The TIFF types of integers of one, two and four bytes.
+/// The TIFF types of one, two and four byte integers.
 const BYTE: u16 = 1;
 const SHORT: u16 = 3;
 const LONG: u16 = 4;
-/// How XMP names the same tag.
+/// The name of the same tag in XMP.
 const XMP_ORIENTATION: &[u8] = b"tiff:Orientation";
 
-/// The eight ways an image may be stored; the number is the EXIF value.
+/// The eight ways in which an image may be stored. The number is the EXIF value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Orientation {
-    /// 1: as it is.
+    /// 1: unchanged.
     #[default]
     Upright,
     /// 2: mirrored left to right.
@@ -27,16 +27,16 @@ pub(super) enum Orientation {
     MirroredY,
     /// 5: rows and columns exchanged.
     Transposed,
-    /// 6: to be turned a quarter clockwise.
+    /// 6: needs a quarter turn clockwise.
     Turn90,
     /// 7: rows and columns exchanged about the other diagonal.
     Transversed,
-    /// 8: to be turned a quarter counter-clockwise.
+    /// 8: needs a quarter turn counter-clockwise.
     Turn270,
 }
 
 impl Orientation {
-    /// From the EXIF value; anything unknown means upright.
+    /// Converts an EXIF value; unknown values mean upright.
     pub(super) fn from_exif_value(value: u16) -> Self {
         match value {
             2 => Self::MirroredX,
@@ -50,17 +50,18 @@ impl Orientation {
         }
     }
 
-    /// From an EXIF block: a TIFF header and its first directory, with or without the leading `Exif\0\0`.
+    /// Reads the orientation from an EXIF block: a TIFF header and its first directory, with or without the leading `Exif\0\0`.
     pub(super) fn from_exif(exif: &[u8]) -> Self {
         Self::in_exif(exif).unwrap_or_default()
     }
 
-    /// The same; nothing where the block does not say.
+    /// As [`from_exif`](Self::from_exif), but returns `None` if the block states no orientation.
     pub(super) fn in_exif(exif: &[u8]) -> Option<Self> {
         orientation_value(exif).map(Self::from_exif_value)
     }
 
-    /// From an XMP packet, as an attribute or as an element: `tiff:Orientation="6"`, `<tiff:Orientation>6<`.
+    /// Reads the orientation from an XMP packet, as an attribute or an element: `tiff:Orientation="6"`,
+    /// `<tiff:Orientation>6<`.
     pub(super) fn in_xmp(xmp: &[u8]) -> Option<Self> {
         let mut rest = xmp;
         while let Some(at) = rest.windows(XMP_ORIENTATION.len()).position(|word| word == XMP_ORIENTATION) {
@@ -80,7 +81,7 @@ impl Orientation {
     pub(super) fn apply(self, image: RgbImage) -> Result<RgbImage, ImageError> {
         let (w, h) = (image.width, image.height);
         let (kept, swapped) = (Sides::Kept, Sides::Swapped);
-        // Where pixel (x, y) of the result comes from.
+        // the source of pixel (x, y) of the result
         match self {
             Self::Upright => Ok(image),
             Self::MirroredX => gather(&image, kept, |x, y| (w - 1 - x, y)),
@@ -94,14 +95,14 @@ impl Orientation {
     }
 }
 
-/// Whether width and height of an image change places.
+/// Whether width and height of an image are exchanged.
 enum Sides {
     Kept,
     Swapped,
 }
 
-/// Builds an image by asking where each pixel comes from, in blocks of 64x64 pixels, so that
-/// the 64 source lines of a block (64 * 64 * 3 = 12 KiB) stay in the L1 cache when rows become columns.
+/// Builds an image whose pixel at (x, y) is the source's at `from(x, y)`. Works in blocks of 64x64 pixels, so that the
+/// 64 source lines of a block (64 * 64 * 3 = 12 KiB) stay in the L1 cache when rows become columns.
 fn gather(
     image: &RgbImage,
     sides: Sides,
@@ -149,7 +150,7 @@ fn orientation_value(exif: &[u8]) -> Option<u16> {
     };
     let directory = long(4)?;
     let entries = usize::from(short(directory)?);
-    // A directory is a count and entries of 12 bytes: tag, type, number of values, values.
+    // a directory is a count and entries of 12 bytes: tag, type, number of values, values
     (0..entries)
         .map(|i| directory + 2 + i * 12)
         .take_while(|entry| short(*entry).is_some())
@@ -157,7 +158,7 @@ fn orientation_value(exif: &[u8]) -> Option<u16> {
         .find_map(|entry| match short(entry + 2)? {
             BYTE => tiff.get(entry + 8).copied().map(u16::from),
             SHORT => short(entry + 8),
-            // one beyond two bytes is no orientation
+            // a value beyond two bytes is not an orientation
             LONG => long(entry + 8).map(|value| u16::try_from(value).unwrap_or(0)),
             _ => None,
         })
@@ -167,7 +168,7 @@ fn orientation_value(exif: &[u8]) -> Option<u16> {
 mod tests {
     use super::*;
 
-    /// An EXIF block with one entry: the orientation as a value of this type.
+    /// An EXIF block with one entry: the orientation as a value of type `kind`.
     fn exif(kind: u16, value: [u8; 4], little: bool) -> Vec<u8> {
         let number = |bytes: [u8; 2]| if little { [bytes[1], bytes[0]] } else { bytes };
         let head: &[u8] = if little { b"II\x2a\0\x08\0\0\0" } else { b"MM\0\x2a\0\0\0\x08" };

@@ -1,11 +1,12 @@
-//! Resizing as Pillow does it: the antialiased triangle filter ("bilinear") in 8-bit fixed point.
+//! Resizing as in Pillow: the antialiased triangle filter ("bilinear") in 8-bit fixed point.
 //!
-//! Per axis: weights in f64, normalised to sum 1, rounded to 22 fractional bits; every output sample is
-//! `clip((2^21 + sum k*p) >> 22)`. The two axes are two passes with a rounding to u8 between them, so their order
-//! shows in the last bit: [`Order`] states it. An axis whose size does not change is skipped.
+//! Per axis, weights are computed in f64, normalised to sum 1 and rounded to 22 fractional bits. Every output sample
+//! is `clip((2^21 + sum k*p) >> 22)`. The two axes are two passes with rounding to u8 in between, so their order
+//! affects the last bit: [`Order`] states it. An axis whose size does not change is skipped.
 //!
-//! Invariant: the sums fit in i32. Weights are not negative and sum to 2^22 up to half a unit per tap, so a sum is at
-//! most 255 * (2^22 + taps / 2) + 2^21 < 2^31 as long as an output sample has fewer than 8 million taps.
+//! Invariant: the sums fit in i32. Weights are not negative and sum to 2^22 with an error of at most half a unit per
+//! tap. A sum is therefore at most 255 * (2^22 + taps / 2) + 2^21, which is below 2^31 if an output sample has fewer
+//! than 8 million taps.
 
 use super::RgbImage;
 use super::error::ImageError;
@@ -13,9 +14,9 @@ use super::room::zeros;
 use super::threads::for_each_band;
 use std::borrow::Cow;
 
-/// Fractional bits of a weight: 32 bits less 8 of the sample less 2 of headroom.
+/// Fractional bits of a weight: 32 bits minus 8 for the sample and 2 for headroom.
 const PRECISION_BITS: u32 = 32 - 8 - 2;
-/// Samples of one accumulator block of the vertical pass: 4 KiB of i32, so that it stays in the L1 cache.
+/// Samples per accumulator block of the vertical pass: 4 KiB of i32, which stays in the L1 cache.
 const BLOCK: usize = 1024;
 
 /// Which axis is filtered first.
@@ -23,25 +24,25 @@ const BLOCK: usize = 1024;
 pub(super) enum Order {
     /// Rows first, then columns: Pillow's order.
     HorizontalFirst,
-    /// Columns first: what becomes of Pillow's order between two transpositions.
+    /// Columns first, then rows: the effect of Pillow's order between two transpositions.
     VerticalFirst,
 }
 
 /// The weights of one axis.
 struct Weights {
-    /// First input sample of each output sample. `[out]`
+    /// Index of the first input sample of each output sample. `[out]`
     first: Vec<usize>,
-    /// Where the weights of each output sample begin in `taps`. `[out + 1]`
+    /// Start of each output sample's weights in `taps`. `[out + 1]`
     start: Vec<usize>,
     /// Fixed point weights, one output sample after the other.
     taps: Vec<i32>,
 }
 
 impl Weights {
-    /// Weights that bring `len_in` samples to `len_out`; both at least 1.
+    /// Computes weights that resize `len_in` samples to `len_out`, both at least 1.
     fn new(len_in: usize, len_out: usize) -> Self {
         let scale = len_in as f64 / len_out as f64;
-        // The filter is stretched when shrinking, never when enlarging; the triangle's support is 1.
+        // the filter is stretched for shrinking, never for enlarging; the triangle's support is 1
         let stretch = scale.max(1.0);
         let mut weights = Self {
             first: Vec::with_capacity(len_out),
@@ -52,7 +53,7 @@ impl Weights {
         weights.start.push(0);
         for i in 0..len_out {
             let center = (i as f64 + 0.5) * scale;
-            // `as` truncates towards zero and clamps negative values to 0, as the reference's casts and clamps do.
+            // `as` truncates towards zero and clamps negative values to 0, as the reference's casts and clamps do
             let first = (center - stretch + 0.5) as usize;
             let end = ((center + stretch + 0.5) as usize).min(len_in);
             exact.clear();
@@ -80,12 +81,12 @@ fn triangle(x: f64) -> f64 {
     if x < 1.0 { 1.0 - x } else { 0.0 }
 }
 
-/// Drops the fraction and clips. The sum is never negative, so only the upper end needs clipping.
+/// Drops the fraction and clips. The sum is never negative, so only the upper bound needs clipping.
 fn clip8(sum: i32) -> u8 {
     (sum >> PRECISION_BITS).min(255) as u8
 }
 
-/// Resizes to `width` x `height`, all sides at least 1.
+/// Resizes to `width` x `height`. All sides must be at least 1.
 ///
 /// # Errors
 /// [`ImageError::OutOfMemory`].
@@ -102,7 +103,7 @@ pub(super) fn resize(
     resized.map(Cow::into_owned)
 }
 
-/// The horizontal pass: every row to `width` pixels.
+/// The horizontal pass: resizes every row to `width` pixels.
 fn resize_width(image: Cow<'_, RgbImage>, width: usize) -> Result<Cow<'_, RgbImage>, ImageError> {
     let source: &RgbImage = &image;
     if source.width == width {
@@ -119,7 +120,7 @@ fn resize_width(image: Cow<'_, RgbImage>, width: usize) -> Result<Cow<'_, RgbIma
     Ok(Cow::Owned(RgbImage { width, height: source.height, pixels }))
 }
 
-/// One row `[width_in, 3]` to `[width_out, 3]`.
+/// Resizes one row `[width_in, 3]` to `[width_out, 3]`.
 fn resize_row(row: &[u8], out: &mut [u8], weights: &Weights) {
     for (i, pixel) in out.chunks_exact_mut(3).enumerate() {
         let (first, taps) = weights.of(i);
@@ -136,7 +137,7 @@ fn resize_row(row: &[u8], out: &mut [u8], weights: &Weights) {
     }
 }
 
-/// The vertical pass: every column to `height` pixels.
+/// The vertical pass: resizes every column to `height` pixels.
 fn resize_height(image: Cow<'_, RgbImage>, height: usize) -> Result<Cow<'_, RgbImage>, ImageError> {
     let source: &RgbImage = &image;
     if source.height == height {
@@ -154,7 +155,7 @@ fn resize_height(image: Cow<'_, RgbImage>, height: usize) -> Result<Cow<'_, RgbI
     Ok(Cow::Owned(RgbImage { width: source.width, height, pixels }))
 }
 
-/// One output row: the weighted sum of `taps.len()` rows from row `first` on.
+/// Computes one output row: the weighted sum of `taps.len()` rows, starting at row `first`.
 fn blend_rows(source: &RgbImage, first: usize, taps: &[i32], out: &mut [u8]) {
     let row_bytes = source.width * 3;
     let mut sums = [0_i32; BLOCK];

@@ -1,11 +1,12 @@
-//! Memory for pixels. Their number is a file's word, within limits that a user may have raised: where the system has no room for
-//! them it is this picture's error, and not the end of the process.
+//! Allocates memory for pixels. A file states their number, within limits that a user may have raised. If the
+//! allocation fails, the picture gets an error and the process continues.
 
 use super::error::ImageError;
 use bytemuck::Zeroable;
 use bytemuck::allocation::try_zeroed_vec;
 
-/// `len` zeros, which take no memory before they are written over: a short file that states a large picture takes little.
+/// Returns `len` zeros, which take no memory until they are overwritten: a short file that states a large picture
+/// takes little.
 ///
 /// # Errors
 /// [`ImageError::OutOfMemory`].
@@ -13,7 +14,7 @@ pub(super) fn zeros<T: Zeroable>(len: usize) -> Result<Vec<T>, ImageError> {
     try_zeroed_vec(len).map_err(|()| refused::<T>(len))
 }
 
-/// Room for `len` values.
+/// Returns an empty vector with capacity for `len` values.
 ///
 /// # Errors
 /// [`ImageError::OutOfMemory`].
@@ -23,7 +24,7 @@ pub(super) fn room<T>(len: usize) -> Result<Vec<T>, ImageError> {
     Ok(values)
 }
 
-/// `len` times the same value.
+/// Returns `len` copies of `value`.
 ///
 /// # Errors
 /// As for [`room`].
@@ -33,7 +34,7 @@ pub(super) fn filled<T: Clone>(len: usize, value: T) -> Result<Vec<T>, ImageErro
     Ok(values)
 }
 
-/// All of `values`, which are `len`.
+/// Collects `values`, which must be `len` in number.
 ///
 /// # Errors
 /// As for [`room`].
@@ -53,7 +54,7 @@ mod tests {
 
     #[test]
     fn what_there_is_no_room_for_is_an_error() {
-        // the first is more than a vector can have, the second more than any machine has
+        // the first exceeds the capacity of any vector, the second the memory of any machine
         for len in [usize::MAX, usize::MAX / 16] {
             let (one, four) =
                 [1, 4].map(|size| ImageError::OutOfMemory { bytes: len.saturating_mul(size) }).into();

@@ -1,15 +1,15 @@
-//! Splitting rows of pixels over the cores. Every row is computed by itself, so results do not depend on the split.
+//! Splits rows of pixels over the cores. Every row is computed independently, so results do not depend on the split.
 
 use crate::threads::for_each;
 use std::num::NonZero;
 
-/// Below this many output bytes a thread costs more than it saves (a thread starts in about 20 us, a byte takes
+/// Below this number of output bytes, a thread costs more than it saves (a thread starts in about 20 us, a byte takes
 /// about 1 ns).
 const BYTES_PER_THREAD: usize = 256 << 10;
-/// Preprocessing is short beside the model: more threads than this do not pay.
+/// Preprocessing is short compared with the model: more threads than this do not pay off.
 const THREADS_MAX: usize = 8;
 
-/// Calls `work(first_row, rows)` on bands of whole rows that cover `out`, on several threads where it pays.
+/// Calls `work(first_row, rows)` on bands of whole rows that cover `out`, on several threads if that is faster.
 ///
 /// `out` is `[rows, row_bytes]`.
 pub(super) fn for_each_band<T: Send>(out: &mut [T], row_len: usize, work: impl Fn(usize, &mut [T]) + Sync) {

@@ -1,4 +1,4 @@
-//! BMP: 1, 4, 8, 16, 24 and 32 bits, run-length coded or with colour masks.
+//! BMP with 1, 4, 8, 16, 24 or 32 bits per pixel, run-length coding or colour masks.
 
 use crate::error::count;
 
@@ -21,11 +21,11 @@ enum Coding {
     Rle4,
 }
 
-/// What the headers say.
+/// The contents of the headers.
 struct Header {
     width: u32,
     height: u32,
-    /// Rows stand from the top down.
+    /// Whether the rows are stored from top to bottom.
     top_down: bool,
     bits: usize,
     coding: Coding,
@@ -58,7 +58,7 @@ pub(super) fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Res
     Ok(Raster::new(size, layout, samples))
 }
 
-/// Little-endian numbers at places of the file.
+/// Reads little-endian numbers at offsets in the file.
 struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {
@@ -100,7 +100,7 @@ impl Header {
             at = header.read_palette(&fields, at, length)?;
         }
         let offset = fields.u32(10)? as usize;
-        // Some writers point at the palette.
+        // some writers give the offset of the palette
         let points_at_palette = offset == FILE_HEADER + length && header.bits <= 8;
         header.data = if offset == 0 || points_at_palette { at } else { offset };
         Ok(header)
@@ -115,7 +115,7 @@ impl Header {
         Ok(Self::new(fields.u32(18)?, height, fields.u16(28)?))
     }
 
-    /// A negative height means rows from the top down.
+    /// A negative height means that rows are stored from top to bottom.
     fn new(width: u32, height: i64, bits: u16) -> Self {
         Self {
             width,
@@ -129,7 +129,7 @@ impl Header {
         }
     }
 
-    /// The masks stand in the longer headers, and behind the 40-byte one, which knows no alpha.
+    /// Reads the masks, which are in the longer headers or follow the 40-byte header. The latter has no alpha mask.
     fn read_masks(&self, fields: &Fields<'_>, length: usize) -> Result<[u32; 4], ImageError> {
         let at = FILE_HEADER + 40;
         let alpha = if length >= 56 { fields.u32(at + 12)? } else { 0 };
@@ -156,7 +156,7 @@ impl Header {
         Err(unsupported(format!("colour masks {masks:x?}")))
     }
 
-    /// Reads the palette at `at`; returns where it ends.
+    /// Reads the palette at `at` and returns its end.
     fn read_palette(&mut self, fields: &Fields<'_>, at: usize, length: usize) -> Result<usize, ImageError> {
         let stated = if length == OS2_HEADER { 0 } else { fields.u32(FILE_HEADER + 32)? as usize };
         let colors = if stated == 0 { 1 << self.bits } else { stated };
@@ -170,12 +170,12 @@ impl Header {
         Ok(end)
     }
 
-    /// Bytes per row: rows are padded to 4 bytes.
+    /// Bytes per row: rows are padded to a multiple of 4 bytes.
     fn row_bytes(&self) -> usize {
         (self.width as usize * self.bits).div_ceil(32) * 4
     }
 
-    /// The rows as far as pixels of `bits` bits take; what is behind the last of them may be missing.
+    /// The part of each row that holds pixels of `bits` bits each. The padding of the last row may be missing.
     fn rows<'a>(&self, data: &'a [u8], bits: usize) -> Result<impl Iterator<Item = &'a [u8]>, ImageError> {
         let (row_bytes, used) = (self.row_bytes(), (self.width as usize * bits).div_ceil(8));
         let height = self.height as usize;
@@ -185,8 +185,8 @@ impl Header {
         Ok(data.chunks(row_bytes).take(height).map(move |row| &row[..used]))
     }
 
-    /// Palette indices of uncompressed pixels, `[height, width]`. Where the palette is black and white the reference takes
-    /// every bit of a row for a pixel, however many a pixel has, and passes over the rest of the row.
+    /// Palette indices of uncompressed pixels, `[height, width]`. If the palette is black and white, the reference
+    /// reads every bit of a row as a pixel, regardless of the bits per pixel, and ignores the rest of the row.
     fn raw_indices(&self, data: &[u8], mode: ImageMode) -> Result<Vec<u8>, ImageError> {
         const BLACK_AND_WHITE: [[u8; 3]; 2] = [[0; 3], [255; 3]];
         let width = self.width as usize;
@@ -206,13 +206,13 @@ impl Header {
         let palette = self.palette.as_flattened();
         let mut table = colors_of(palette);
         if palette.len() != 2 * 3 && is_gray_ramp(palette) {
-            // the reference takes it for no palette
+            // the reference ignores such a palette
             table = std::array::from_fn(|i| [i as u8; 3]);
         }
         gathered(indices.len() * 3, indices.iter().flat_map(|&i| table[usize::from(i)]))
     }
 
-    /// Pixels that hold their colour: 16, 24 or 32 bits.
+    /// Decodes pixels that store their colour directly, in 16, 24 or 32 bits.
     fn direct(&self, data: &[u8]) -> Result<(Layout, Vec<u8>), ImageError> {
         let (bytes, count) = (self.bits / 8, self.width as usize * self.height as usize);
         let pixels = self.rows(data, self.bits)?.flat_map(|row| row.chunks_exact(bytes));
@@ -235,18 +235,18 @@ impl Header {
             (24, _) => Ok((Layout::Rgb, gathered(count * 3, pixels.flat_map(|p| [p[2], p[1], p[0]]))?)),
             (_, 0xff00_0000) => with_alpha(count, pixels.map(|p| [p[3], p[2], p[1], p[0]]), alpha != 0),
             (_, 0xff) => with_alpha(count, pixels.map(|p| [p[0], p[1], p[2], p[3]]), alpha != 0),
-            // All masks zero stand for blue, green, red, alpha.
+            // all masks zero: blue, green, red, alpha
             (_, 0) => with_alpha(count, pixels.map(|p| [p[2], p[1], p[0], p[3]]), true),
             (_, _) => with_alpha(count, pixels.map(|p| [p[2], p[1], p[0], p[3]]), alpha != 0),
         }
     }
 
-    /// Palette indices of run-length coded pixels, `[height, width]`; what is skipped or missing is index 0.
+    /// Palette indices of run-length coded pixels, `[height, width]`. Skipped or missing pixels have index 0.
     fn run_lengths(&self, data: &[u8], coding: Coding) -> Result<Vec<u8>, ImageError> {
         let (width, height) = (self.width as usize, self.height as usize);
         let mut canvas = Canvas { indices: zeros(width * height)?, width, x: 0, y: 0 };
         let mut codes = Codes { data, at: 0 };
-        // The codes for the last end of line and the end of the image may be missing.
+        // the codes for the last end of line and the end of the image may be missing
         while canvas.y < height && (canvas.y + 1 < height || canvas.x < width) {
             match codes.take()? {
                 [0, 0] => (canvas.x, canvas.y) = (0, canvas.y + 1),
@@ -260,7 +260,7 @@ impl Header {
                     let count = usize::from(count);
                     let bytes = if coding == Coding::Rle8 { count } else { count.div_ceil(2) };
                     let literal = codes.bytes(bytes)?;
-                    // Literal pixels are padded to whole 16-bit words.
+                    // literal pixels are padded to whole 16-bit words
                     codes.at += bytes % 2;
                     canvas.put(count, |i| pixel_of(literal, i, coding));
                 }
@@ -275,12 +275,13 @@ impl Header {
         Ok(canvas.indices)
     }
 
-    /// The same as the reference reads them, `[height, width]`: a jump takes its length from the two bytes behind it;
-    /// literal pixels of 4 bits come in pairs, the last of an odd number is lost, and go on in the next row; an end of
-    /// line at the end of a row ends nothing.
+    /// Palette indices of run-length coded pixels as the reference reads them, `[height, width]`:
+    /// - A jump takes its distance from the second pair of bytes after its code and skips the first pair.
+    /// - Literal 4-bit pixels are read in pairs and continue in the next row. The last of an odd number is lost.
+    /// - An end-of-line code at the end of a row has no effect.
     fn run_lengths_of_reference(&self, data: &[u8], coding: Coding) -> Result<Vec<u8>, ImageError> {
         let (width, pixels) = (self.width as usize, self.width as usize * self.height as usize);
-        // the last code may give more than fits
+        // the last code may produce more pixels than fit
         let (mut indices, mut x) = (room(pixels + 2 * usize::from(u8::MAX))?, 0);
         let mut codes = Codes { data, at: 0 };
         while indices.len() < pixels {
@@ -300,11 +301,11 @@ impl Header {
                 [0, count] => {
                     let per_byte = if coding == Coding::Rle4 { 2 } else { 1 };
                     let bytes = usize::from(count) / per_byte;
-                    // what is cut off may stick out of the image
+                    // a truncated run may extend past the end of the image
                     let bytes = codes.bytes(bytes.min(codes.left()))?;
                     indices.extend((0..bytes.len() * per_byte).map(|i| pixel_of(bytes, i, coding)));
                     x += usize::from(count);
-                    // whole 16-bit words, counted from the beginning of the file
+                    // align to 16-bit words, counted from the beginning of the file
                     codes.at += (self.data + codes.at) % 2;
                 }
                 [count, value] => {
@@ -322,7 +323,7 @@ impl Header {
     }
 }
 
-/// Run lengths as they are read.
+/// Reads run-length codes in sequence.
 struct Codes<'a> {
     data: &'a [u8],
     at: usize,
@@ -353,7 +354,7 @@ fn pixel_of(bytes: &[u8], i: usize, coding: Coding) -> u8 {
     }
 }
 
-/// Where run lengths are painted.
+/// The image that run lengths are painted on.
 struct Canvas {
     indices: Vec<u8>,
     width: usize,
@@ -362,7 +363,7 @@ struct Canvas {
 }
 
 impl Canvas {
-    /// Paints `count` pixels; what sticks out of the row is lost.
+    /// Paints `count` pixels and drops those beyond the end of the row.
     fn put(&mut self, count: usize, pixel: impl Fn(usize) -> u8) {
         let left = self.x.min(self.width);
         let right = (self.x + count).min(self.width);
@@ -374,7 +375,7 @@ impl Canvas {
     }
 }
 
-/// So many 32-bit pixels. Where alpha is declared but zero throughout, it was not meant.
+/// Collects `count` 32-bit pixels. If alpha is declared but zero in every pixel, it is ignored.
 fn with_alpha(
     count: usize,
     pixels: impl Iterator<Item = [u8; 4]>,

@@ -1,7 +1,7 @@
-//! GIF, the first frame on its screen.
+//! GIF: the first frame on its screen.
 //!
-//! Bytes between the blocks that begin no block are passed over, as the first edition of the format wants it and the
-//! reference does; an image without a palette has levels of gray for colours.
+//! Bytes between blocks that do not begin a block are skipped, as the first edition of the format requires and the
+//! reference does. An image without a palette uses gray levels as colours.
 
 use weezl::{BitOrder, LzwStatus, decode::Configuration};
 
@@ -11,15 +11,15 @@ use super::super::{ImageLimits, ImageMode, Size};
 use super::raster::{Layout, Raster, colors_of, is_gray_ramp};
 
 const FORMAT: &str = "GIF";
-/// Length of the mark and the screen's size, flags, background and shape of pixels.
+/// Length of the signature and the screen's size, flags, background and pixel aspect ratio.
 const SCREEN: usize = 13;
-/// Length of a frame's place, size and flags.
+/// Length of a frame's position, size and flags.
 const PLACE: usize = 9;
-/// The kind of an extension that says which index is transparent.
+/// The kind of the extension that states the transparent index.
 const CONTROL: u8 = 0xf9;
-/// The largest size of a first code: codes have at most one bit more.
+/// The largest initial code size: codes may be one bit longer.
 const CODE_BITS_MAX: u8 = 11;
-/// First row and distance of rows of each pass over an interlaced frame.
+/// First row and row distance of each pass over an interlaced frame.
 const PASSES: [(usize, usize); 4] = [(0, 8), (4, 8), (2, 4), (1, 2)];
 
 pub(super) fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<Raster, ImageError> {
@@ -30,7 +30,7 @@ pub(super) fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Res
     let global = blocks.palette;
     limits.check_frames(FORMAT, 1 + blocks.count())?;
     let (screen_width, screen_height) = (u32::from(u16_at(bytes, 6)), u32::from(u16_at(bytes, 8)));
-    // A frame that sticks out enlarges the image.
+    // a frame that extends beyond the screen enlarges the image
     let width = screen_width.max(u32::from(frame.left) + u32::from(frame.width));
     let height = screen_height.max(u32::from(frame.top) + u32::from(frame.height));
     let size = Size { width, height };
@@ -42,11 +42,11 @@ pub(super) fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Res
     compose(size, &frame, &indices, &frame.colors(global, mode), mode)
 }
 
-/// The frames of a file, by a walk over its blocks that unpacks nothing. What is cut off ends it.
+/// Iterates over the frames of a file by walking its blocks, without decompressing. A truncated block ends the walk.
 struct Blocks<'a> {
     bytes: &'a [u8],
     at: usize,
-    /// For frames without one.
+    /// The palette of frames that have none of their own.
     palette: Option<&'a [u8]>,
 }
 
@@ -58,7 +58,7 @@ impl<'a> Blocks<'a> {
         Ok(Self { bytes, at: end, palette: Some(palette).filter(|palette| !palette.is_empty()) })
     }
 
-    /// Whether the walk has come to the mark of the end.
+    /// Whether the walk has reached the end marker.
     fn at_end(&self) -> bool {
         self.bytes.get(self.at) == Some(&b';')
     }
@@ -108,12 +108,12 @@ impl<'a> Iterator for Blocks<'a> {
     }
 }
 
-/// Length of the palette that flags announce.
+/// Length in bytes of the palette that `flags` announce.
 fn palette_bytes(flags: u8) -> usize {
     if flags & 0x80 == 0 { 0 } else { 3 << ((flags & 7) + 1) }
 }
 
-/// The pieces of up to 255 bytes in which data stands; the one that is empty, or cut off, is the end.
+/// Returns the sub-blocks of data, of up to 255 bytes each. An empty or truncated sub-block ends them.
 fn pieces(mut data: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let (length, rest) = data.split_first()?;
@@ -123,7 +123,7 @@ fn pieces(mut data: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Where data in pieces, the last of which is empty, ends.
+/// Returns the end of data in sub-blocks, the last of which is empty.
 fn end_of_data(bytes: &[u8], mut at: usize) -> Option<usize> {
     loop {
         let length = usize::from(*bytes.get(at)?);
@@ -147,14 +147,14 @@ struct Frame<'a> {
     interlaced: bool,
     palette: Option<&'a [u8]>,
     transparent: Option<u8>,
-    /// Bits of an index.
+    /// The initial code size in bits, that is, the bits of an index.
     code_bits: u8,
-    /// From its first piece on.
+    /// The frame's data from its first sub-block on.
     data: &'a [u8],
 }
 
 impl Frame<'_> {
-    /// The index of every pixel, rows from the top. `[height, width]`
+    /// The index of every pixel, `[height, width]`, rows from top to bottom.
     fn indices(&self) -> Result<Vec<u8>, ImageError> {
         if self.code_bits > CODE_BITS_MAX {
             return Err(damaged(&format!("its codes begin with {} bits", self.code_bits)));
@@ -182,8 +182,8 @@ impl Frame<'_> {
         if self.interlaced { in_order(&indices, width) } else { Ok(indices) }
     }
 
-    /// The colour of each index. The reference takes a palette in which every colour is the gray level of its own
-    /// number for no palette, and so shows such a frame in the colours of the screen, where it has others.
+    /// The colour of each index. The reference ignores a palette in which every colour is the gray level of its own
+    /// index. It shows such a frame with the palette of the screen, if there is one.
     fn colors(&self, global: Option<&[u8]>, mode: ImageMode) -> [[u8; 3]; 256] {
         let own = self.palette.filter(|own| mode == ImageMode::AsSeen || !is_gray_ramp(own));
         let palette = own.or(global).unwrap_or_default();
@@ -194,7 +194,7 @@ impl Frame<'_> {
     }
 }
 
-/// The rows of an interlaced frame from the top down.
+/// Sorts the rows of an interlaced frame from top to bottom.
 fn in_order(rows: &[u8], width: usize) -> Result<Vec<u8>, ImageError> {
     let mut sorted = zeros(rows.len())?;
     let height = rows.len() / width;
@@ -205,8 +205,8 @@ fn in_order(rows: &[u8], width: usize) -> Result<Vec<u8>, ImageError> {
     Ok(sorted)
 }
 
-/// Puts the frame on its screen. As people see it, what the frame leaves bare or transparent is see-through; the
-/// reference shows it in the colour stored for "transparent", or in colour 0.
+/// Places the frame on its screen. In [`ImageMode::AsSeen`], pixels that the frame does not cover or that are
+/// transparent stay transparent. The reference shows them in the colour stored for the transparent index, or in colour 0.
 fn compose(
     size: Size,
     frame: &Frame<'_>,

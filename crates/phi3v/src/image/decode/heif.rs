@@ -1,10 +1,10 @@
-//! HEIF, the container of HEIC (pictures coded with HEVC, the photographs of phones) and of AVIF (coded with AV1): pictures
-//! alone or put together of tiles and layers.
+//! HEIF: the container of HEIC (pictures coded with HEVC, the photographs of phones) and of AVIF (coded with AV1). A
+//! picture is a single coded image or is assembled from tiles and layers.
 //!
-//! The file itself says how it is turned, mirrored and cropped, and its EXIF orientation is not asked for that: both modes show it
-//! upright, as every reader does. The reference reads neither, so that there is no other difference between the modes
-//! than transparency; pixels are those of libheif and of libavif, which programs of most kinds read them by. Colour profiles are
-//! left alone, as in all formats here.
+//! The file itself states how the picture is rotated, mirrored and cropped, and its EXIF orientation is ignored. Both
+//! modes show the picture upright, as every reader does. The reference reads neither format, so the modes differ in
+//! transparency only. Pixels equal those of libheif and libavif, which most programs use. Colour profiles are ignored,
+//! as in all formats here.
 
 #[cfg(feature = "avif")]
 mod av1;
@@ -21,7 +21,7 @@ use super::raster::{Layout, Raster};
 use heifer_isobmff::HeifFile;
 use items::Items;
 
-/// What the pictures of a file are coded with.
+/// The codec of a file's pictures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Codec {
     #[cfg(feature = "heic")]
@@ -31,7 +31,7 @@ enum Codec {
 }
 
 impl Codec {
-    /// The format whose pictures are coded so.
+    /// The name of the format that uses the codec.
     fn format(self) -> &'static str {
         match self {
             #[cfg(feature = "heic")]
@@ -41,7 +41,7 @@ impl Codec {
         }
     }
 
-    /// Whether an item of this kind is a picture coded so.
+    /// Whether an item of this kind is a picture coded with the codec.
     fn is_of(self, kind: [u8; 4]) -> bool {
         match self {
             #[cfg(feature = "heic")]
@@ -58,7 +58,7 @@ pub(super) fn heic(bytes: &[u8], _: ImageMode, limits: &ImageLimits) -> Result<R
     read(bytes, limits, Codec::Hevc).map_err(|fault| fault.of(Codec::Hevc.format()))
 }
 
-/// Decodes AVIF. Damaged files can end the whole process.
+/// Decodes AVIF. A damaged file can end the whole process.
 #[cfg(feature = "avif")]
 pub(super) fn avif(bytes: &[u8], _: ImageMode, limits: &ImageLimits) -> Result<Raster, ImageError> {
     read(bytes, limits, Codec::Av1).map_err(|fault| fault.of(Codec::Av1.format()))
@@ -77,16 +77,16 @@ fn read(bytes: &[u8], limits: &ImageLimits, codec: Codec) -> Result<Raster, Faul
     Ok(Raster::new(size, Layout::Rgba, picture.pixels.into_flattened()))
 }
 
-/// Why there is no picture, before it is said in which format.
+/// Why a picture could not be decoded, before the format is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Fault {
     /// The file ends before its picture does.
     Truncated,
     /// The file contradicts its format.
     Damaged(String),
-    /// It is in a form that is not decoded.
+    /// The file uses a form of the format that is not decoded.
     Unsupported(String),
-    /// It is beyond a limit.
+    /// The file exceeds a limit.
     Refused(ImageError),
 }
 

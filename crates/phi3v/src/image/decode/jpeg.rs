@@ -1,4 +1,4 @@
-//! JPEG, all kinds of 8 bits that are coded with loss.
+//! JPEG: all lossy kinds with 8 bits per sample.
 
 mod scans;
 
@@ -11,7 +11,7 @@ use super::raster::{Layout, Raster, cmyk_to_rgb};
 use scans::Scans;
 
 const FORMAT: &str = "JPEG";
-/// The application segments in which EXIF stands.
+/// The application segment that holds EXIF.
 const EXIF: u8 = 1;
 
 pub(super) fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<Raster, ImageError> {
@@ -28,7 +28,7 @@ pub(super) fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Res
     Ok(raster)
 }
 
-/// What libjpeg gives.
+/// The output of libjpeg.
 pub(super) struct Jpeg {
     pub(super) size: Size,
     /// 1 (gray), 3 (RGB) or 4 (CMYK as stored, usually inverted).
@@ -38,12 +38,12 @@ pub(super) struct Jpeg {
     orientation: Orientation,
 }
 
-/// Decompresses a JPEG stream. What stands behind its last row is not looked at.
+/// Decompresses a JPEG stream. Data after its last row is ignored.
 pub(super) fn decompress(bytes: &[u8], limits: &ImageLimits) -> Result<Jpeg, ImageError> {
     decompress_by(bytes, limits, |stream| stream.read())
 }
 
-/// The same, but three components stay YCbCr, and pixels that share colour samples get them as they are.
+/// Decompresses a JPEG stream, but keeps three components as YCbCr and repeats shared chroma without interpolation.
 pub(super) fn decompress_ycbcr(bytes: &[u8], limits: &ImageLimits) -> Result<Jpeg, ImageError> {
     decompress_by(bytes, limits, |stream| stream.read_ycbcr())
 }
@@ -65,7 +65,7 @@ fn decompress_by(
     Ok(Jpeg { size, components, samples, orientation })
 }
 
-/// The error for a stream that takes so many bytes of memory.
+/// Converts an error of a stream that needs `bytes` bytes of memory.
 fn error(error: JpegError, bytes: usize) -> ImageError {
     match error {
         JpegError::Ended => ImageError::Truncated { format: FORMAT },
@@ -75,7 +75,7 @@ fn error(error: JpegError, bytes: usize) -> ImageError {
     }
 }
 
-/// Adobe stores CMYK inverted, and so does practically everybody since.
+/// Converts inverted CMYK, as Adobe and nearly all other programs store it.
 fn inverted_cmyk_to_rgb(mut samples: Vec<u8>) -> Result<Vec<u8>, ImageError> {
     samples.iter_mut().for_each(|v| *v = 255 - *v);
     cmyk_to_rgb(&samples)

@@ -1,4 +1,4 @@
-//! What the decoders hand over, and how it becomes RGB.
+//! The output of the decoders and its conversion to RGB.
 
 use super::super::error::ImageError;
 use super::super::orientation::Orientation;
@@ -26,26 +26,26 @@ impl Layout {
     }
 }
 
-/// A decoded image before transparency and orientation are dealt with.
+/// A decoded image before transparency and orientation are applied.
 pub(super) struct Raster {
     pub(super) width: usize,
     pub(super) height: usize,
     pub(super) layout: Layout,
     /// `[height, width, samples]`
     pub(super) samples: Vec<u8>,
-    /// How the camera was held. A decoder sets it only where the mode wants it applied.
+    /// How the camera was held. A decoder sets it only if the mode applies it.
     pub(super) orientation: Orientation,
 }
 
 impl Raster {
-    /// An upright image; `samples` must fit the size, which every decoder guarantees by construction.
+    /// Creates an upright image. `samples` must fit the size, which every decoder guarantees by construction.
     pub(super) fn new(size: Size, layout: Layout, samples: Vec<u8>) -> Self {
         let (width, height) = (size.width as usize, size.height as usize);
         debug_assert_eq!(samples.len(), width * height * layout.samples());
         Self { width, height, layout, samples, orientation: Orientation::Upright }
     }
 
-    /// To RGB: transparency on white or dropped, as the mode says, then turned upright.
+    /// Converts to RGB: puts transparency on white or drops it, depending on the mode, then turns the image upright.
     pub(super) fn into_rgb(self, mode: ImageMode) -> Result<RgbImage, ImageError> {
         let as_seen = mode == ImageMode::AsSeen;
         let over = |c: u8, a: u8| if as_seen { over_white(c, a) } else { c };
@@ -69,7 +69,7 @@ impl Raster {
 /// A colour of opacity `alpha` on white: `c*a + 255*(1-a)`, rounded to nearest.
 fn over_white(color: u8, alpha: u8) -> u8 {
     let (c, a) = (u32::from(color), u32::from(alpha));
-    // At most 255 * 255 + 127, divided by 255: fits in 8 bits.
+    // at most 255 * 255 + 127, divided by 255: fits in 8 bits
     ((c * a + 255 * (255 - a) + 127) / 255) as u8
 }
 
@@ -82,13 +82,13 @@ pub(super) fn colors_of(palette: &[u8]) -> [[u8; 3]; 256] {
     table
 }
 
-/// Whether every colour of a palette is the gray level of its own number, as far as the palette goes.
+/// Whether every colour of a palette is the gray level of its own index. The palette may be shorter than 256 colours.
 pub(super) fn is_gray_ramp(palette: &[u8]) -> bool {
     palette.chunks_exact(3).enumerate().all(|(i, color)| color.iter().all(|v| usize::from(*v) == i))
 }
 
-/// From amounts of ink, `[pixels, 4]`, to RGB as Pillow does it: `light - light * ink / 255` with light = 255 - black,
-/// the product rounded to nearest.
+/// Converts amounts of ink, `[pixels, 4]`, to RGB as Pillow does: `light - light * ink / 255` with light = 255 -
+/// black, the product rounded to nearest.
 pub(super) fn cmyk_to_rgb(samples: &[u8]) -> Result<Vec<u8>, ImageError> {
     let pixel = |p: &[u8]| {
         let light = 255 - p[3];
@@ -104,7 +104,7 @@ fn rounded_product(a: u8, b: u8) -> u8 {
     (((t >> 8) + t) >> 8) as u8
 }
 
-/// Spreads samples of 1, 2 or 4 bits, highest bits first and rows padded to whole bytes, to one byte each.
+/// Expands samples of 1, 2 or 4 bits to one byte each. The input has the highest bits first and rows padded to whole bytes.
 pub(super) fn unpack_bits(
     packed: &[u8],
     width: usize,
@@ -121,7 +121,7 @@ pub(super) fn unpack_bits(
     Ok(samples)
 }
 
-/// Stretches samples of `bits` bits to the full range of 8: 255 / (2^bits - 1) is whole for 1, 2, 4 and 8.
+/// Scales samples of `bits` bits to 8 bits: 255 / (2^bits - 1) is an integer for 1, 2, 4 and 8.
 pub(super) fn stretch(samples: &mut [u8], bits: usize) {
     let factor = (255 / ((1_u16 << bits) - 1)) as u8;
     samples.iter_mut().for_each(|v| *v *= factor);

@@ -1,8 +1,8 @@
 //! TIFF, one page of it: gray, palette, RGB, CMYK and YCbCr, in strips or tiles, in one plane or several.
 //!
-//! The reader is ours because the `tiff` crate knows no palette and none of the rarer packings; so are LZW and the fax
-//! compressions, because scanners' files have to be read as libtiff reads them, their faults included. Unlike other
-//! formats Pillow turns a TIFF upright by itself, so both modes do.
+//! The reader is part of phi3v because the `tiff` crate supports neither palettes nor the rarer packings. LZW and the
+//! fax compressions are, too, because files from scanners must be read as libtiff reads them, faults included. Unlike
+//! with other formats, Pillow turns a TIFF upright by itself, so both modes do.
 
 mod chunks;
 mod color;
@@ -71,12 +71,12 @@ pub(super) fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Res
     decode_page(bytes, 0, mode, limits)
 }
 
-/// Number of pages, as many as [`ImageLimits::frames_max`] at most and one more where there are more.
+/// Returns the number of pages. Counting stops one page above [`ImageLimits::frames_max`].
 pub(super) fn pages(bytes: &[u8], limits: &ImageLimits) -> Result<usize, ImageError> {
     Directory::count(bytes, limits.frames_max.saturating_add(1))
 }
 
-/// Decodes page `page`, from 0.
+/// Decodes page `page`, counted from 0.
 pub(super) fn decode_page(
     bytes: &[u8],
     page: usize,

@@ -1,7 +1,7 @@
-//! WebP, lossy and lossless, with and without alpha; of an animation the first frame on its canvas.
+//! WebP, lossy and lossless, with and without alpha; the first frame of an animation on its canvas.
 //!
-//! The container is walked here: sizes are checked before anything is decoded, and the first frame of an animation
-//! is handed to the decoder as a still image, which is how libwebp treats it (it blends onto nothing).
+//! The container is read here, so that sizes are checked before anything is decoded. The first frame of an animation
+//! is passed to the decoder as a still image, which is how libwebp treats it: the frame blends onto nothing.
 
 mod animation;
 mod groups;
@@ -25,10 +25,10 @@ const FORMAT: &str = "WebP";
 const RIFF_HEADER: usize = 12;
 /// Length of a chunk's name and size.
 const CHUNK_HEADER: usize = 8;
-/// The flags of a header that say that there is alpha, and an animation.
+/// The header flags for alpha and for an animation.
 const ALPHA: u8 = 0x10;
 const ANIMATED: u8 = 0x02;
-/// All flags that there are.
+/// All defined flags.
 const FLAGS: u8 = 0x3e;
 /// Length of an animation frame's position, size, duration and flags.
 const FRAME_HEADER: usize = 16;
@@ -46,14 +46,14 @@ pub(super) fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Res
     Ok(raster)
 }
 
-/// The file as long as its header says: libwebp reads no further, and refuses a shorter one.
+/// The file up to the length in its header. libwebp reads no further, and refuses a shorter file.
 fn stated_part(bytes: &[u8]) -> Result<&[u8], ImageError> {
     let size = bytes.get(4..8).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize);
     let part = size.and_then(|size| bytes.get(..size.checked_add(CHUNK_HEADER)?));
     part.filter(|part| part.len() >= RIFF_HEADER).ok_or(ImageError::Truncated { format: FORMAT })
 }
 
-/// Decodes a still image. Its size is checked again as the decoder has read it, which is what it takes memory for.
+/// Decodes a still image. Checks again the size that the decoder has read, since the decoder allocates memory for it.
 fn still(bytes: &[u8], limits: &ImageLimits) -> Result<Raster, ImageError> {
     let mut decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(error)?;
     let (width, height) = decoder.dimensions();
@@ -66,7 +66,7 @@ fn still(bytes: &[u8], limits: &ImageLimits) -> Result<Raster, ImageError> {
     Ok(Raster::new(size, layout, samples))
 }
 
-/// Puts the first frame of an animation on its canvas, which is black and fully transparent.
+/// Places the first frame of an animation on its canvas, which is black and fully transparent.
 fn on_canvas(frame: Raster, place: &Frame<'_>, canvas: Size) -> Result<Raster, ImageError> {
     let width = canvas.width as usize;
     let mut samples = zeros(width * canvas.height as usize * 4)?;
@@ -82,21 +82,21 @@ fn on_canvas(frame: Raster, place: &Frame<'_>, canvas: Size) -> Result<Raster, I
     Ok(Raster::new(canvas, Layout::Rgba, samples))
 }
 
-/// What the container says.
+/// The contents of the container.
 #[derive(Default)]
 struct Container<'a> {
     canvas: Size,
-    /// Where the flags of the header stand, if it has one.
+    /// Position of the header's flags, if there is a header.
     flags: Option<usize>,
-    /// What these flags say.
+    /// The flags of the header.
     announced: u8,
     /// Whether the still image has alpha.
     alpha: bool,
-    /// Whether the walk has passed a still image.
+    /// Whether a still image has been read.
     still: bool,
-    /// Whether the walk has passed the head of an animation.
+    /// Whether the start of an animation has been read.
     animation: bool,
-    /// Frames of the animation.
+    /// Number of frames of the animation.
     frames: usize,
     exif: Option<&'a [u8]>,
     /// The first frame, if the image is animated.
@@ -108,17 +108,17 @@ struct Frame<'a> {
     left: u32,
     top: u32,
     size: Size,
-    /// Its chunks, as they stand in a still image.
+    /// The frame's chunks, as they would be stored in a still image.
     chunks: &'a [u8],
 }
 
 impl<'a> Container<'a> {
-    /// Walks the chunks and checks every size they announce.
+    /// Reads the chunks and checks every size that they state.
     fn read(bytes: &'a [u8], limits: &ImageLimits) -> Result<Self, ImageError> {
         let mut container = Self::default();
         let mut end = RIFF_HEADER;
         for Chunk { name, body, is_whole } in chunks(bytes, RIFF_HEADER) {
-            // the decoder makes up what is missing
+            // the decoder would fill in missing data
             if !is_whole {
                 return Err(ImageError::Truncated { format: FORMAT });
             }
@@ -126,7 +126,7 @@ impl<'a> Container<'a> {
             container.check_order(name)?;
             container.take(name, &bytes[body.clone()], body.start)?;
             check_codes(name, &bytes[body], container.canvas)?;
-            // what follows the one chunk of a simple file is no part of it
+            // data after the single chunk of a simple file is not part of the image
             if container.flags.is_none() {
                 end = bytes.len();
                 break;
@@ -140,7 +140,7 @@ impl<'a> Container<'a> {
         Ok(container)
     }
 
-    /// Refuses a chunk that libwebp does not take after those before it.
+    /// Refuses a chunk that libwebp does not accept after the chunks before it.
     fn check_order(&self, name: &[u8; 4]) -> Result<(), ImageError> {
         match name {
             b"ALPH" if self.still && self.announced & ALPHA != 0 => {
@@ -154,7 +154,7 @@ impl<'a> Container<'a> {
 
     fn take(&mut self, name: &[u8; 4], body: &'a [u8], start: usize) -> Result<(), ImageError> {
         match name {
-            // the decoder goes by the first; a later one must not make the image look smaller
+            // the decoder uses the first; a later one must not make the image look smaller
             b"VP8X" if self.canvas == Size::default() => {
                 self.canvas = canvas_size(body)?;
                 (self.flags, self.announced) = (Some(start), body[0]);
@@ -184,13 +184,13 @@ impl<'a> Container<'a> {
         Ok(())
     }
 
-    /// The file with flags in its header that are true. The decoder goes by them, and misses what they announce;
-    /// libwebp goes by what is there.
+    /// Returns the file with header flags that match its contents. The decoder relies on the flags and reports
+    /// announced parts that are missing; libwebp relies on the contents.
     fn with_true_flags<'b>(&self, bytes: &'b [u8]) -> Cow<'b, [u8]> {
         self.with_flags(bytes, self.announced & ANIMATED | if self.alpha { ALPHA } else { 0 })
     }
 
-    /// The file with these flags in its header, if it has one.
+    /// Returns the file with these flags in its header, if it has a header.
     fn with_flags<'b>(&self, bytes: &'b [u8], flags: u8) -> Cow<'b, [u8]> {
         let Some(at) = self.flags.filter(|_| flags != self.announced) else { return Cow::Borrowed(bytes) };
         let mut bytes = bytes.to_vec();
@@ -199,9 +199,9 @@ impl<'a> Container<'a> {
     }
 }
 
-/// Whether a lossless image says that it has alpha.
+/// Whether a lossless image states that it has alpha.
 fn lossless_alpha(body: &[u8]) -> bool {
-    // bit 28 behind a signature byte
+    // bit 28, after a signature byte
     body.get(4).is_some_and(|byte| byte & 0x10 != 0)
 }
 
@@ -221,7 +221,7 @@ impl<'a> Frame<'a> {
                 break;
             }
         }
-        // libwebp goes by the size of the image and not by that of the frame's header
+        // libwebp uses the size of the image, not the size in the frame's header
         let (size, end) = image.ok_or(ImageError::Truncated { format: FORMAT })?;
         let chunks_of = &chunks_of[..end + (end & 1)];
         let (left, top) = (three_bytes(body, 0) * 2, three_bytes(body, 3) * 2);
@@ -234,7 +234,7 @@ impl<'a> Frame<'a> {
         Ok(Self { left, top, size, chunks: chunks_of })
     }
 
-    /// The frame as a file of its own.
+    /// Builds a separate file from the frame.
     fn as_still(&self) -> Vec<u8> {
         let (width, height) = (self.size.width - 1, self.size.height - 1);
         let alpha = match self.chunks.get(..4) {
@@ -253,16 +253,16 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// A part of the file.
+/// A chunk of the file.
 struct Chunk<'a> {
     name: &'a [u8; 4],
-    /// Where its contents are, as far as they are there.
+    /// The range of the available contents.
     body: Range<usize>,
-    /// Whether they are all there, and what fills them up to an even length.
+    /// Whether the contents and their padding to an even length are complete.
     is_whole: bool,
 }
 
-/// The chunks from `at` on; one that is cut off ends the walk.
+/// Returns the chunks from `at` on. A truncated chunk is the last.
 fn chunks(bytes: &[u8], mut at: usize) -> impl Iterator<Item = Chunk<'_>> {
     std::iter::from_fn(move || {
         let header: &[u8; CHUNK_HEADER] = bytes.get(at..at + CHUNK_HEADER)?.try_into().ok()?;
@@ -275,12 +275,12 @@ fn chunks(bytes: &[u8], mut at: usize) -> impl Iterator<Item = Chunk<'_>> {
     })
 }
 
-/// Refuses lossless data with more sets of Huffman codes than any encoder makes: the decoder keeps them all.
+/// Refuses lossless data with more sets of Huffman codes than any encoder writes: the decoder keeps all sets in memory.
 fn check_codes(name: &[u8; 4], body: &[u8], size: Size) -> Result<(), ImageError> {
     let stream = match (name, body.first()) {
-        // behind the signature and the size
+        // after the signature and the size
         (b"VP8L", _) => body.get(5..),
-        // behind the flags, whose lowest two bits say how it is compressed
+        // after the flags, whose lowest two bits state the compression
         (b"ALPH", Some(flags)) if flags & 3 == 1 => body.get(1..),
         _ => None,
     };
@@ -288,12 +288,12 @@ fn check_codes(name: &[u8; 4], body: &[u8], size: Size) -> Result<(), ImageError
         Some(sets) if sets > groups::MAX => {
             Err(damaged(&format!("it has {sets} sets of Huffman codes, the limit is {}", groups::MAX)))
         }
-        // of what the walk does not understand the decoder will say what is wrong
+        // the decoder reports errors in a stream that cannot be counted
         _ => Ok(()),
     }
 }
 
-/// The canvas in a VP8X chunk.
+/// Reads the canvas size from a VP8X chunk.
 fn canvas_size(body: &[u8]) -> Result<Size, ImageError> {
     if body.len() < 10 {
         return Err(ImageError::Truncated { format: FORMAT });
@@ -301,17 +301,17 @@ fn canvas_size(body: &[u8]) -> Result<Size, ImageError> {
     Ok(Size { width: three_bytes(body, 4) + 1, height: three_bytes(body, 7) + 1 })
 }
 
-/// The size in the first bytes of a bitstream.
+/// Reads the size from the first bytes of a bitstream.
 fn image_size(name: &[u8; 4], body: &[u8]) -> Result<Size, ImageError> {
     let size = if name == b"VP8 " {
         check_frame_tag(body)?;
-        // Frame tag (3), start code (3), then 14 bits each and 2 of scaling.
+        // frame tag (3), start code (3), then 14 bits each and 2 bits of scaling
         body.get(6..10).map(|b| {
             let side = |low: u8, high: u8| u32::from(u16::from_le_bytes([low, high]) & 0x3fff);
             Size { width: side(b[0], b[1]), height: side(b[2], b[3]) }
         })
     } else {
-        // Signature (1), then 14 bits each, less one.
+        // signature (1), then 14 bits each, minus one
         body.get(1..5).map(|b| {
             let bits = u32::from_le_bytes([b[0], b[1], b[2], b[3]]);
             Size { width: (bits & 0x3fff) + 1, height: (bits >> 14 & 0x3fff) + 1 }
@@ -320,8 +320,11 @@ fn image_size(name: &[u8; 4], body: &[u8]) -> Result<Size, ImageError> {
     size.ok_or(ImageError::Truncated { format: FORMAT })
 }
 
-/// Refuses what libwebp does by the first bits of a lossy image (RFC 6386 section 9.1): no key frame, an unknown version,
-/// a frame that is not shown, a first partition longer than the image.
+/// Refuses lossy images that libwebp refuses because of their first bits (RFC 6386 section 9.1):
+/// - not a key frame
+/// - an unknown version
+/// - a frame that is not shown
+/// - a first partition that is longer than the image
 fn check_frame_tag(body: &[u8]) -> Result<(), ImageError> {
     if body.len() < 3 {
         return Err(ImageError::Truncated { format: FORMAT });

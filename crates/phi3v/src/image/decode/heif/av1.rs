@@ -1,6 +1,6 @@
 //! Pictures coded with AV1.
 //!
-//! Where the decoder panics it does so within functions that a panic cannot leave, and the process ends.
+//! The decoder panics inside functions that must not unwind, so a panic ends the process.
 
 mod color;
 
@@ -13,12 +13,12 @@ use heifer_isobmff::{HeifFile, ItemId};
 use re_rav1d::pixel::YUVRange;
 use re_rav1d::{Decoder, Error, Picture, PixelLayout, PlanarImageComponent, Settings};
 
-/// Attempts to get a picture of a decoder, which takes its data in as many parts as it likes.
+/// Maximum number of attempts to get a picture from the decoder, which may consume its data in any number of parts.
 const ATTEMPTS_MAX: usize = 1000;
-/// What stands for all layers of a picture where one could be chosen.
+/// The layer selector that means "all layers".
 const ALL_LAYERS: [u8; 2] = [0xff, 0xff];
 
-/// The planes of an item, which may have so many pixels.
+/// Decodes the planes of an item, which may have up to `pixels_max` pixels.
 pub(super) fn decode(
     file: &HeifFile<'_>,
     id: ItemId,
@@ -29,7 +29,7 @@ pub(super) fn decode(
     settings.set_n_threads(u32::try_from(threads).unwrap_or(1));
     settings.set_max_frame_delay(1);
     settings.set_all_layers(false);
-    // 0 would be no limit
+    // 0 would mean no limit
     settings.set_frame_size_limit(u32::try_from(pixels_max.max(1)).unwrap_or(u32::MAX));
     for property in file.item_properties(id)? {
         match property {
@@ -64,7 +64,7 @@ fn first_picture(settings: &Settings, data: Vec<u8>) -> Result<Picture, Error> {
     Err(Error::Again)
 }
 
-/// What the coded picture says of itself.
+/// The colour coding that the coded picture itself states.
 fn coding_of(picture: &Picture) -> Coding {
     let matrix = picture.matrix_coefficients() as u16;
     let primaries =
@@ -72,8 +72,8 @@ fn coding_of(picture: &Picture) -> Coding {
     Coding { primaries, matrix, is_full_range: picture.color_range() == YUVRange::Full }
 }
 
-/// The picture's first `width` columns and `height` rows, of which it may have fewer. What its samples stand for is told by
-/// `coding`, or by itself.
+/// Converts the picture's first `width` columns and `height` rows; the picture may have fewer. Colours follow `coding`
+/// or, without it, the coding that the picture states.
 pub(super) fn to_canvas(
     picture: &Picture,
     coding: Option<Coding>,

@@ -1,23 +1,23 @@
-//! Pixels with transparency, and what the properties of a HEIF file do to them.
+//! Pixels with transparency, and the operations that the properties of a HEIF file ask for.
 
 use super::super::super::error::ImageError;
 use super::super::super::room::filled;
 
-/// A picture while it is put together.
+/// A picture while it is assembled.
 pub(super) struct Canvas {
     pub(super) width: usize,
     pub(super) height: usize,
-    /// `[height, width]`, each red, green, blue and how opaque.
+    /// `[height, width]`; each pixel is red, green, blue and opacity.
     pub(super) pixels: Vec<[u8; 4]>,
 }
 
 impl Canvas {
-    /// A canvas of one colour.
+    /// Creates a canvas of one colour.
     pub(super) fn filled(width: usize, height: usize, pixel: [u8; 4]) -> Result<Self, ImageError> {
         Ok(Self { width, height, pixels: filled(width * height, pixel)? })
     }
 
-    /// The part that begins at `left`, `top`, which must be within.
+    /// Returns the part that begins at `left`, `top`. The part must lie inside the canvas.
     pub(super) fn cropped(
         &self,
         left: usize,
@@ -28,7 +28,7 @@ impl Canvas {
         self.gather(width, height, |x, y| (left + x, top + y))
     }
 
-    /// Turned against the clock by so many quarters.
+    /// Rotates the picture counter-clockwise by `quarters` quarter turns.
     pub(super) fn turned(self, quarters: u8) -> Result<Self, ImageError> {
         let (w, h) = (self.width, self.height);
         match quarters % 4 {
@@ -39,7 +39,7 @@ impl Canvas {
         }
     }
 
-    /// Mirrored: its top becomes its bottom, or its left its right.
+    /// Mirrors the picture from top to bottom, or from left to right.
     pub(super) fn mirrored(self, top_to_bottom: bool) -> Result<Self, ImageError> {
         let (w, h) = (self.width, self.height);
         if top_to_bottom {
@@ -49,7 +49,7 @@ impl Canvas {
         }
     }
 
-    /// Takes the red of `alpha`, scaled to this size by repeating pixels, for how opaque each pixel is.
+    /// Sets the opacity of each pixel from the red channel of `alpha`, scaled to this size by repeating pixels.
     pub(super) fn set_alpha(&mut self, alpha: &Self) {
         if alpha.pixels.is_empty() {
             return;
@@ -63,7 +63,7 @@ impl Canvas {
         }
     }
 
-    /// Divides colours by how opaque they are, by which they were multiplied.
+    /// Divides colours by their opacity, to undo premultiplied alpha.
     pub(super) fn unmultiply(&mut self) {
         for [colors @ .., alpha] in &mut self.pixels {
             let alpha = u32::from(*alpha);
@@ -74,7 +74,7 @@ impl Canvas {
         }
     }
 
-    /// Copies what of `tile` is within, with its top left at `x`, `y`.
+    /// Copies `tile` with its top left at `x`, `y`, and drops what lies outside the canvas.
     pub(super) fn copy(&mut self, tile: &Self, x: usize, y: usize) {
         let width = tile.width.min(self.width.saturating_sub(x));
         let height = tile.height.min(self.height.saturating_sub(y));
@@ -84,7 +84,7 @@ impl Canvas {
         }
     }
 
-    /// Lays what of `layer` is within over the canvas, with its top left at `x`, `y`.
+    /// Blends `layer` over the canvas with its top left at `x`, `y`, and drops what lies outside.
     pub(super) fn lay_over(&mut self, layer: &Self, x: i64, y: i64) {
         for (row, pixels) in layer.pixels.chunks_exact(layer.width.max(1)).enumerate() {
             let Some(row) = within(y, row, self.height) else { continue };
@@ -97,7 +97,8 @@ impl Canvas {
         }
     }
 
-    /// A picture whose pixel at `x`, `y` is this one's at `from(x, y)`; in blocks, so that columns become rows within the cache.
+    /// Builds a picture whose pixel at `x`, `y` is this one's at `from(x, y)`. Works in blocks, so that exchanging
+    /// rows and columns stays within the cache.
     fn gather(
         &self,
         width: usize,
@@ -120,13 +121,13 @@ impl Canvas {
     }
 }
 
-/// Place `offset` after `start`, if it is below `end`.
+/// Returns `start + offset`, if it is from 0 to below `end`.
 fn within(start: i64, offset: usize, end: usize) -> Option<usize> {
     let place = usize::try_from(start.checked_add(i64::try_from(offset).ok()?)?).ok()?;
     (place < end).then_some(place)
 }
 
-/// A pixel over another.
+/// Blends a pixel over another.
 fn over(above: [u8; 4], below: [u8; 4]) -> [u8; 4] {
     let opacity = u32::from(above[3]);
     let mixed = |a: u8, b: u8| ((u32::from(a) * opacity + u32::from(b) * (255 - opacity)) / 255) as u8;
@@ -169,7 +170,7 @@ mod tests {
 
     #[test]
     fn what_there_is_no_room_for_is_an_error() {
-        // more bytes than an address has bits for, in fewer pixels than that
+        // more bytes than an address can count, although the number of pixels fits
         let (width, height) = (1 << 31, 1 << 30);
         let refused = Err(ImageError::OutOfMemory { bytes: width * height * 4 });
         assert_eq!(Canvas::filled(width, height, [0; 4]).map(|_| ()), refused);

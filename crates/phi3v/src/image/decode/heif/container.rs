@@ -1,23 +1,23 @@
-//! What a file says of its parts, counted before they are looked up one by one, and where that which is whole of it ends.
+//! Checks the lists of a file before its items are looked up one by one, and finds where its complete part ends.
 //!
-//! heifer looks for the place and the properties of every item from the first on, and keeps a copy for each: lists that are
-//! longer than a picture needs would cost minutes, and gigabytes where an entry takes no bytes.
+//! heifer searches for the location and properties of every item from the beginning and keeps a copy for each. Lists
+//! longer than a picture needs would take minutes, and gigabytes if their entries take no bytes.
 
 use super::{Fault, damaged, unsupported};
 use heifer_isobmff::BoxIter;
 use std::collections::HashSet;
 
-/// Items, and places and properties of items, that are read: a grid has 65,536 tiles at most.
+/// Maximum number of items, and of locations and properties of items: a grid has at most 65,536 tiles.
 const ENTRIES_MAX: u64 = 70_000;
-/// References from item to item that are read: colours and transparency have a grid each.
+/// Maximum number of references between items: colours and transparency have a grid each.
 const REFERENCES_MAX: u64 = 2 * ENTRIES_MAX;
 
-/// The file up to the end of its last whole box, where its lists are no longer than a picture needs. What other programs have
-/// written behind it is no box, and of a file that was cut short the box at the cut is missing.
+/// Returns the file up to the end of its last complete box, if its lists are no longer than a picture needs. Data that
+/// other programs append is not a box. In a truncated file, the box at the cut is missing.
 pub(super) fn checked(bytes: &[u8]) -> Result<&[u8], Fault> {
     let (mut end, mut meta) = (0, None);
     for part in BoxIter::new(bytes).map_while(Result::ok) {
-        // within the file
+        // `BoxIter` returns boxes within the file only
         end = part.offset + part.header.header_size as usize + part.content.len();
         if &part.header.box_type.0 == b"meta" {
             meta = Some(part.content);
@@ -25,20 +25,20 @@ pub(super) fn checked(bytes: &[u8]) -> Result<&[u8], Fault> {
     }
     let whole = &bytes[..end.min(bytes.len())];
     match meta {
-        // its version and flags come first
+        // skip the version and flags
         Some(meta) => Lists::of(meta.get(4..).unwrap_or_default())?.check().map(|()| whole),
         None if whole.len() < bytes.len() => Err(Fault::Truncated),
         None => Err(damaged("it does not tell of any pictures")),
     }
 }
 
-/// How long the lists of a file are.
+/// The lengths of a file's lists.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Lists {
     items: u64,
-    /// Items that have a place.
+    /// Items that have a location.
     located: u64,
-    /// Pieces that the places are made of.
+    /// Extents that the locations consist of.
     pieces: u64,
     /// Items that have properties.
     described: u64,
@@ -46,7 +46,7 @@ struct Lists {
 }
 
 impl Lists {
-    /// Counts the entries of lists without keeping any.
+    /// Counts the entries of lists without storing them.
     fn of(meta: &[u8]) -> Result<Self, Fault> {
         let mut lists = Self::default();
         for part in BoxIter::new(meta) {
@@ -70,7 +70,7 @@ impl Lists {
         Ok(lists)
     }
 
-    /// Adds what a list of places has. An entry may have pieces that take no bytes.
+    /// Adds the entries of an item location box. An entry may have extents that take no bytes.
     fn add_places(&mut self, content: &[u8]) -> Option<()> {
         let mut reader = Reader(content);
         let version = reader.number(1)?;
@@ -85,7 +85,7 @@ impl Lists {
         if self.located > ENTRIES_MAX {
             return Some(());
         }
-        // a number of two bytes says where the place is counted from, another in which file it is
+        // from version 1 on, two bytes say what the location is relative to; two more say which file it is in
         let before = id_bytes + if version > 0 { 4 } else { 2 } + base as usize;
         for _ in 0..count {
             reader.skip(before)?;
@@ -112,7 +112,7 @@ impl Lists {
     }
 }
 
-/// Number of items in a list, each of which has a number of its own.
+/// Counts the items of a list and checks that their identifiers are distinct.
 fn items(content: &[u8]) -> Result<u64, Fault> {
     let mut reader = Reader(content);
     let version = reader.number(1).ok_or(Fault::Truncated)?;
@@ -127,7 +127,7 @@ fn items(content: &[u8]) -> Result<u64, Fault> {
         let mut entry = Reader(part.content);
         let id_bytes = if entry.number(1) == Some(3) { 4 } else { 2 };
         let id = entry.skip(3).and_then(|()| entry.number(id_bytes)).ok_or(Fault::Truncated)?;
-        // more of them are refused by their number
+        // a longer list is refused for its length
         if count <= ENTRIES_MAX && !seen.insert(id) {
             return Err(damaged(&format!("it tells of item {id} twice")));
         }
@@ -135,7 +135,7 @@ fn items(content: &[u8]) -> Result<u64, Fault> {
     Ok(count)
 }
 
-/// Number of items that others refer to, and of lists of them.
+/// Counts the items that other items refer to, plus the reference lists themselves.
 fn references(content: &[u8]) -> Result<u64, Fault> {
     let mut reader = Reader(content);
     let version = reader.number(1).ok_or(Fault::Truncated)?;
@@ -149,11 +149,11 @@ fn references(content: &[u8]) -> Result<u64, Fault> {
     Ok(count)
 }
 
-/// Numbers, the most significant byte first.
+/// Reads big-endian numbers.
 struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {
-    /// The next number of so many bytes, up to 8.
+    /// Returns the next number, of `bytes` bytes; at most 8.
     fn number(&mut self, bytes: usize) -> Option<u64> {
         let (number, rest) = self.0.split_at_checked(bytes)?;
         self.0 = rest;
@@ -231,7 +231,7 @@ mod tests {
         assert!(refusal(&owners).contains("131072 lists of items' properties"));
         let places = part(b"iloc", &[2, 0, 0, 0, 0x44, 0, 0, 2, 0, 0]);
         assert!(refusal(&places).contains("131072 places"));
-        // two entries of 65,535 pieces that take no bytes
+        // two entries with 65,535 extents that take no bytes
         let empty = [&[0, 0, 0, 0, 0, 0, 0, 2][..], &[0, 1, 0, 0, 0xff, 0xff], &[0, 2, 0, 0, 0xff, 0xff]];
         assert!(refusal(&part(b"iloc", &empty.concat())).contains("131070 pieces"));
         let list = part(b"auxl", &[&[0, 1, 0xff, 0xff][..], &[0, 2].repeat(65_535)].concat());

@@ -1,4 +1,4 @@
-//! Pictures coded with HEVC, and from their planes to RGB, as libheif does it: colours that pixels share are repeated.
+//! Pictures coded with HEVC. Planes are converted to RGB as libheif does, with shared chroma repeated.
 
 use super::super::super::Size;
 use super::super::super::room::room;
@@ -12,9 +12,9 @@ use heifer_hevc_dec::recon::{Frame, Reconstructor};
 use heifer_hevc_dec::slice::SliceHeader;
 use heifer_hevc_dec::syntax::{Picture, decode_slice_segment};
 
-/// What luma of the narrow range is multiplied by after its offset is taken off: libheif's number, 256 / 219.
+/// Factor for limited-range luma after its offset is subtracted: libheif's value for 256 / 219.
 const NARROW_LUMA: f32 = 1.1689;
-/// What chroma of the narrow range is multiplied by: libheif's number, 256 / 224.
+/// Factor for limited-range chroma: libheif's value for 256 / 224.
 const NARROW_CHROMA: f32 = 1.1429;
 
 impl From<Error> for Fault {
@@ -26,15 +26,15 @@ impl From<Error> for Fault {
     }
 }
 
-/// A picture whose parameters are read and that is not decoded yet, so that one knows beforehand what it takes.
+/// A picture whose parameters are read but that is not decoded, so that its cost is known beforehand.
 pub(super) struct CodedPicture<'a> {
     sets: ParameterSets,
-    /// The units of its slices, in their order in the stream.
+    /// The NAL units of its slices, in stream order.
     slices: Vec<NalUnit<'a>>,
 }
 
 impl<'a> CodedPicture<'a> {
-    /// The first picture of a stream.
+    /// Reads the first picture of a stream.
     pub(super) fn of(stream: &'a [u8]) -> Result<Self, Fault> {
         let (mut sets, mut slices) = (ParameterSets::default(), Vec::new());
         for part in split_annex_b(stream) {
@@ -42,32 +42,32 @@ impl<'a> CodedPicture<'a> {
             if part.header.unit_type.is_slice() {
                 let is_first = part.rbsp.first().is_some_and(|byte| byte & 0x80 != 0);
                 if is_first && !slices.is_empty() {
-                    // another picture
+                    // the next picture begins
                     break;
                 }
                 slices.push(part);
             } else if slices.is_empty() {
-                // those behind a slice are another picture's
+                // parameters after a slice belong to another picture
                 sets.add(&part)?;
             }
         }
         Ok(Self { sets, slices })
     }
 
-    /// The parameters of the whole picture: those of its first slice.
+    /// Returns the parameters of the whole picture, which are those of its first slice.
     fn parameters(&self) -> Result<(&Pps, &Sps), Fault> {
         let first = self.slices.first().ok_or_else(|| damaged("there is no picture in it"))?;
         let header = SliceHeader::parse(&first.rbsp, &first.header, &self.sets, None)?;
         Ok(self.sets.get(header.slice_pic_parameter_set_id.into())?)
     }
 
-    /// Its size as it is decoded, from which a window may leave as little as it likes.
+    /// Returns the size of the decoded picture. A cropping window may reduce it to any smaller size.
     pub(super) fn size(&self) -> Result<Size, Fault> {
         let (_, sps) = self.parameters()?;
         Ok(Size { width: sps.pic_width_in_luma_samples, height: sps.pic_height_in_luma_samples })
     }
 
-    /// Its planes. Every block is decoded once: a slice begins where the one before it has ended.
+    /// Decodes the planes. Every block is decoded once: a slice must begin where the previous one ended.
     pub(super) fn decode(&self) -> Result<Frame, Fault> {
         let (pps, sps) = self.parameters()?;
         let mut picture = Picture::new(sps, pps);
@@ -98,27 +98,27 @@ impl<'a> CodedPicture<'a> {
     }
 }
 
-/// What the coded picture says of itself.
+/// The colour coding that the coded picture itself states.
 fn coding_of(frame: &Frame) -> Coding {
     const UNKNOWN: u16 = 2;
     Coding { primaries: UNKNOWN, matrix: frame.matrix_coeffs.into(), is_full_range: frame.full_range }
 }
 
-/// From luma and two chromas to RGB.
+/// Conversion from luma and two chroma values to RGB.
 enum Conversion {
-    /// There is luma only.
+    /// Luma only.
     Gray,
     /// The planes are green, blue and red.
     Identity,
-    /// Luma, green against magenta, orange against blue.
+    /// Luma, green against magenta and orange against blue.
     YCgCo,
-    /// What chroma adds to luma.
+    /// The amounts that chroma adds to luma.
     Matrix { r_cr: f32, g_cb: f32, g_cr: f32, b_cb: f32 },
 }
 
 impl Conversion {
     fn of(matrix: u16, is_gray: bool) -> Result<Self, Fault> {
-        // the weights of red and blue in luma
+        // weights of red and blue in luma
         let (kr, kb) = match matrix {
             _ if is_gray => return Ok(Self::Gray),
             0 => return Ok(Self::Identity),
@@ -139,11 +139,11 @@ impl Conversion {
     }
 }
 
-/// Makes RGB of samples of one depth and range.
+/// Converts samples of one depth and range to RGB.
 struct Converter {
     conversion: Conversion,
     is_full_range: bool,
-    /// Bits of a sample.
+    /// Bits per sample.
     depth: u8,
 }
 
@@ -173,15 +173,15 @@ impl Converter {
         [self.to_byte(r), self.to_byte(g), self.to_byte(b), u8::MAX]
     }
 
-    /// Rounded at the depth of the samples, of which the upper 8 bits are kept.
+    /// Rounds at the depth of the samples and keeps the upper 8 bits.
     fn to_byte(&self, value: f32) -> u8 {
         let most = (1_i32 << self.depth) - 1;
         (((value + 0.5) as i32).clamp(0, most) >> (self.depth - 8)) as u8
     }
 }
 
-/// The picture's first `width` columns and `height` rows, of which it may have fewer: what is coded beyond is padding. What its
-/// samples stand for is told by `coding`, or by itself.
+/// Converts the picture's first `width` columns and `height` rows; the rest is padding, and the picture may have
+/// fewer. Colours follow `coding` or, without it, the coding that the picture states.
 pub(super) fn to_canvas(
     frame: &Frame,
     coding: Option<Coding>,
@@ -228,7 +228,7 @@ mod tests {
     use super::*;
     use heifer_isobmff::HeifFile;
 
-    /// A picture of 4 x 2 pixels of one luma, whose left and right half have other colours.
+    /// A picture of 4 x 2 pixels with one luma value, whose left and right halves differ in colour.
     fn frame(luma: u16, cb: [u16; 2], cr: [u16; 2], depth: u8) -> Frame {
         Frame {
             widths: [4, 2, 2],
@@ -287,7 +287,7 @@ mod tests {
         assert!(to_canvas(&mixed, None, Role::Color, 4, 2).is_err());
     }
 
-    /// A slice of `picture` that does not begin it but repeats its blocks from the first on.
+    /// A slice of `picture` that is not its first one but repeats its blocks from the beginning.
     fn repeated(picture: &CodedPicture<'_>) -> NalUnit<'static> {
         let first = &picture.slices[0];
         let header = SliceHeader::parse(&first.rbsp, &first.header, &picture.sets, None).unwrap();
@@ -296,7 +296,7 @@ mod tests {
         let address_bits = (width * height).next_power_of_two().ilog2() as usize;
         let bits = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:08b}")).collect::<String>();
         let head = bits(&first.rbsp[..header.header_size]);
-        // whether it is the first, whether others before are shown, then the parameters' number 0
+        // fields: first slice in the picture, omit output of earlier pictures, parameter set 0
         assert_eq!((&head[..1], &head[2..3], header.slice_pic_parameter_set_id), ("1", "1", 0));
         let fields = head[3..].trim_end_matches('0').strip_suffix('1').unwrap();
         let mut changed = format!("0{}{}{fields}1", &head[1..3], "0".repeat(address_bits));

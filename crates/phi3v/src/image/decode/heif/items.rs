@@ -1,4 +1,4 @@
-//! The items of a HEIF file: coded pictures, and those that are put together of others.
+//! The items of a HEIF file: coded pictures, and pictures assembled from others.
 
 #[cfg(feature = "heic")]
 use super::super::super::error::ImageError;
@@ -16,39 +16,39 @@ use heifer_isobmff::{HeifFile, ItemId};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// How deep pictures may be made of pictures.
+/// Maximum nesting depth of pictures assembled from others.
 const DEPTH_MAX: u32 = 4;
-/// Pixels that may be made for each pixel of the picture: tiles overhang and are put together, layers lie over each other, and
-/// transparency is coded beside.
+/// Maximum number of pixels produced per pixel of the picture. Tiles overhang and are assembled, layers overlap, and
+/// transparency is coded separately.
 const PER_PIXEL_MAX: u64 = 8;
-/// A picture that is smaller may cost as much as one of so many pixels.
+/// Smaller pictures may cost as much as a picture of this many pixels.
 const PIXELS_MIN: u64 = 1 << 20;
-/// What a picture costs at least, in pixels.
+/// Minimum cost of a picture, in pixels.
 const COST_MIN: u64 = 1 << 12;
-/// Bytes of an item that cost as much as a pixel that is decoded. A coded picture's are counted twice, as they are copied.
+/// Bytes of an item that cost as much as one decoded pixel. Bytes of a coded picture count twice, since they are copied.
 const BYTES_PER_PIXEL: u64 = 4;
-/// Entries of the lists in which an item is looked up that cost as much.
+/// Entries of the item lists that cost as much as one decoded pixel to search.
 const ENTRIES_PER_PIXEL: u64 = 8;
-/// Pixels that are turned, mirrored or cropped and cost as much as one that is decoded.
+/// Pixels that are rotated, mirrored or cropped at the cost of one decoded pixel.
 const MOVED_PER_PIXEL: u64 = 2;
-/// Tiles that are decoded at the same time, at most.
+/// Maximum number of tiles that are decoded concurrently.
 const THREADS_MAX: usize = 8;
-/// What marks a picture as the transparency of another.
+/// The types that mark a picture as the transparency of another.
 const ALPHA_TYPES: [&str; 2] = ["urn:mpeg:hevc:2015:auxid:1", "urn:mpeg:mpegB:cicp:systems:auxiliary:alpha"];
 
-/// Makes pictures of a file's items.
+/// Produces pictures from a file's items.
 pub(super) struct Items<'a> {
     file: &'a HeifFile<'a>,
     codec: Codec,
     limits: &'a ImageLimits,
-    /// Entries of the lists that are gone through for every picture.
+    /// Entries of the lists that are searched for every picture.
     entries: u64,
-    /// Pixels that may still be made.
+    /// Pixels that may still be produced.
     left: AtomicU64,
 }
 
 impl<'a> Items<'a> {
-    /// The items of a file whose picture is of `size`, if it says so.
+    /// Creates the items of a file whose picture has the size `size`, if the file states one.
     pub(super) fn new(
         file: &'a HeifFile<'a>,
         codec: Codec,
@@ -62,17 +62,17 @@ impl<'a> Items<'a> {
         Self { file, codec, limits, entries, left }
     }
 
-    /// The picture that the file is about, turned and cropped as it is to be seen.
+    /// Returns the primary picture of the file, rotated and cropped for display.
     pub(super) fn primary(&self) -> Result<Canvas, Fault> {
         self.picture(self.file.primary_id, 0, Role::Color)
     }
 
-    /// An item's picture as it is to be seen. `depth` pictures are made of it.
+    /// Returns an item's picture, rotated and cropped for display. `depth` is its nesting depth.
     fn picture(&self, id: ItemId, depth: u32, role: Role) -> Result<Canvas, Fault> {
         let mut picture = self.as_coded(id, depth, role)?;
         let alpha = if role == Role::Color { self.alpha_of(id)? } else { None };
         if let Some(alpha) = alpha {
-            // it is turned and cropped together with what it belongs to
+            // alpha is rotated and cropped together with its picture
             picture.set_alpha(&self.as_coded(alpha, depth + 1, Role::Alpha)?);
             if self.file.referenced_items(id, b"prem").contains(&alpha) {
                 picture.unmultiply();
@@ -81,7 +81,7 @@ impl<'a> Items<'a> {
         self.transformed(id, picture)
     }
 
-    /// An item's picture before it is turned and cropped.
+    /// Returns an item's picture before it is rotated and cropped.
     fn as_coded(&self, id: ItemId, depth: u32, role: Role) -> Result<Canvas, Fault> {
         if depth > DEPTH_MAX {
             return Err(damaged("it is made of pictures that are made of others, too deep"));
@@ -113,7 +113,7 @@ impl<'a> Items<'a> {
         Ok(None)
     }
 
-    /// Takes pixels off what may still be made.
+    /// Subtracts `pixels`, or at least [`COST_MIN`], from the pixels that may still be produced.
     fn charge(&self, pixels: u64) -> Result<(), Fault> {
         let charged = |left: u64| left.checked_sub(pixels.max(COST_MIN));
         match self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, charged) {
@@ -122,7 +122,7 @@ impl<'a> Items<'a> {
         }
     }
 
-    /// Takes off the pixels of a coded picture of so many bytes before they are decoded, with those that nobody will see.
+    /// Charges a coded picture before it is decoded: its pixels, cropped ones included, and its bytes.
     #[cfg(feature = "heic")]
     fn charge_decoding(&self, size: Size, bytes: usize) -> Result<(), Fault> {
         let (Size { width, height }, limit) = (size, self.limits.pixels_max);
@@ -148,7 +148,7 @@ impl<'a> Items<'a> {
         match self.codec {
             #[cfg(feature = "heic")]
             Codec::Hevc => {
-                // one picture is decoded by one thread
+                // one thread decodes one picture
                 let _ = depth;
                 let stream = self.file.hevc_bitstream(id)?;
                 let picture = hevc::CodedPicture::of(&stream)?;
@@ -168,7 +168,7 @@ impl<'a> Items<'a> {
         }
     }
 
-    /// Pixels that a picture may have.
+    /// Maximum number of pixels that a picture may have.
     #[cfg(feature = "avif")]
     fn pixels_max(&self) -> u64 {
         self.limits.pixels_max.min(self.left.load(Ordering::Relaxed))
@@ -186,7 +186,7 @@ impl<'a> Items<'a> {
         self.charge(size.pixels())?;
         let (width, height) = (grid.output_width as usize, grid.output_height as usize);
         let first = self.picture(tiles[0], depth + 1, role)?;
-        // every tile is needed, and nothing is left empty
+        // every tile must be needed, and the tiles must cover the whole picture
         let is_covered = |tiles: usize, side: usize, whole: usize| {
             let covered = tiles.checked_mul(side).is_some_and(|covered| covered >= whole);
             covered && (tiles - 1) * side < whole
@@ -225,7 +225,7 @@ impl<'a> Items<'a> {
         Ok(canvas)
     }
 
-    /// The picture turned, mirrored and cropped as its properties say, in their order.
+    /// Rotates, mirrors and crops the picture as its properties say, in their order.
     fn transformed(&self, id: ItemId, mut picture: Canvas) -> Result<Canvas, Fault> {
         for property in self.file.item_properties(id)? {
             let moves = matches!(
@@ -253,7 +253,8 @@ impl<'a> Items<'a> {
     }
 }
 
-/// Threads for a picture that so many others are made of: threads of threads would be too many.
+/// Number of threads for a picture at nesting depth `depth`. Nested pictures use one thread, to avoid threads that
+/// start threads.
 fn threads_at(depth: u32) -> usize {
     if depth == 0 { threads() } else { 1 }
 }
@@ -262,7 +263,7 @@ fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX)
 }
 
-/// Does `work` for each of `indices` on so many threads, until one fails.
+/// Calls `work` for each of `indices` on `threads` threads, until one call fails.
 fn each(
     indices: std::ops::Range<usize>,
     threads: usize,
@@ -285,17 +286,17 @@ fn each(
     failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }
 
-/// What is said of a picture that is made of layers.
+/// The description of a picture made of layers.
 struct Overlay {
     size: Size,
-    /// What is below all layers.
+    /// The background colour below all layers.
     fill: [u8; 4],
-    /// Where the top left of each layer is.
+    /// The top left corner of each layer.
     places: Vec<(i64, i64)>,
 }
 
 impl Overlay {
-    /// Reads version, flags, four colours of 16 bits, and numbers of 16 or 32 bits: size and places.
+    /// Reads version, flags, four 16-bit colours, and the size and corners as 16-bit or 32-bit numbers.
     fn parse(data: &[u8], layers: usize) -> Option<Self> {
         let (head, rest) = data.split_first_chunk::<10>()?;
         let (version, is_long) = (head[0], head[1] & 1 == 1);
@@ -308,11 +309,11 @@ impl Overlay {
             [a, b] => i16::from_be_bytes([a, b]).into(),
             _ => 0,
         });
-        // sides have no sign
+        // sides are unsigned
         let side = |number: i32| if is_long { number as u32 } else { u32::from(number as u16) };
         let size = Size { width: side(numbers.next()?), height: side(numbers.next()?) };
         let places = (0..layers).map(|_| Some((numbers.next()?.into(), numbers.next()?.into())));
-        // of 16 bits the upper 8
+        // keep the upper 8 of 16 bits
         Some(Self {
             size,
             fill: [head[2], head[4], head[6], head[8]],
@@ -321,16 +322,16 @@ impl Overlay {
     }
 }
 
-/// The part of a side that is to be seen: its length and how far its middle is from the middle, as fractions.
+/// The visible part of a side, in fractions: its length and the distance of its centre from the side's centre.
 struct Aperture {
     side: (u32, u32),
     offset: (i32, u32),
-    /// Whether a start between two pixels is rounded down and not up: libheif does so with columns, and not with rows.
+    /// Whether a start between two pixels is rounded down instead of up: libheif rounds columns down and rows up.
     is_rounded_down: bool,
 }
 
 impl Aperture {
-    /// Start and length of a part of `whole` pixels; none where it is empty or a denominator is 0.
+    /// Returns start and length within `whole` pixels, or `None` if the part is empty or a denominator is 0.
     fn of(&self, whole: usize) -> Option<(usize, usize)> {
         let (side, side_under) = (i128::from(self.side.0), i128::from(self.side.1));
         let (offset, offset_under) = (i128::from(self.offset.0), i128::from(self.offset.1));
@@ -338,7 +339,7 @@ impl Aperture {
             return None;
         }
         let whole = i128::try_from(whole).ok()?;
-        // offset + (whole - 1) / 2 - (side - 1) / 2, over one denominator
+        // offset + (whole - 1) / 2 - (side - 1) / 2, over a common denominator
         let under = 2 * offset_under * side_under;
         let start = 2 * offset * side_under + (whole - 1) * offset_under * side_under
             - (side - side_under) * offset_under;

@@ -1,12 +1,12 @@
-//! What the scans of a JPEG cost, told by their headers: a small file with many of them is a trap.
+//! Estimates the cost of a JPEG's scans from their headers, since a small file with many scans can take very long.
 
 use super::FORMAT;
 use crate::image::error::ImageError;
 
-/// Encoders make about ten scans.
+/// Maximum number of scans. Encoders produce about ten.
 const SCANS_MAX: usize = 100;
-/// How often the scans may go over all coefficients. Encoders' scripts, which send some bits of some coefficients at a time,
-/// come to three or four; an empty scan that refines all of them costs as much as one with data.
+/// Maximum number of passes over all coefficients. The scan scripts of encoders, which send some bits of some
+/// coefficients at a time, need three or four. An empty scan that refines all coefficients costs as much as one with data.
 const PASSES_MAX: u64 = 8;
 /// Coefficients of a block of 8x8 samples.
 const BLOCK: u64 = 64;
@@ -15,32 +15,32 @@ const BLOCK: u64 = 64;
 #[derive(Default)]
 pub(super) struct Scans {
     count: usize,
-    /// Whether a scan may hold some of the coefficients only.
+    /// Whether a scan may hold only some of the coefficients.
     is_progressive: bool,
     components: Vec<Component>,
-    /// Whether the first scan holds the whole picture, so that what follows is never read.
+    /// Whether the first scan holds the whole picture, so that later scans are never read.
     is_first_whole: bool,
-    /// Coefficients that are gone over, all scans together.
+    /// Coefficients processed by all scans together.
     coefficients: u64,
 }
 
-/// A component of the frame: its name, and how many blocks it has.
+/// A component of the frame: its identifier and its number of blocks.
 struct Component {
     id: u8,
     blocks: u64,
 }
 
 impl Scans {
-    /// Walks the headers of a stream.
+    /// Reads the headers of a stream.
     pub(super) fn of(bytes: &[u8]) -> Self {
         let (mut rest, mut scans) = (bytes, Self::default());
         while let Some(at) = rest.iter().position(|byte| *byte == 0xff) {
             rest = &rest[at + 1..];
             let Some((&marker, body)) = rest.split_first() else { break };
             match marker {
-                // the end: what stands behind it (a phone's film, raw data) is no part of the image
+                // the end; data behind it (a phone's video, raw data) is not part of the image
                 0xd9 => break,
-                // a segment, whose length counts its own two bytes
+                // a segment; its length includes the length's own two bytes
                 0xc0..=0xcf | 0xda..=0xfe => {
                     let length =
                         body.first_chunk().map_or(2, |length| usize::from(u16::from_be_bytes(*length)));
@@ -58,7 +58,7 @@ impl Scans {
     fn take(&mut self, marker: u8, segment: &[u8]) {
         match marker {
             0xda => self.take_scan(segment),
-            // tables of Huffman codes, a reserved marker and arithmetic conditioning stand among the frames' markers
+            // Huffman tables, a reserved marker and arithmetic conditioning share the frames' marker range
             0xc4 | 0xc8 | 0xcc => {}
             0xc0..=0xcf if self.components.is_empty() => {
                 self.is_progressive = matches!(marker, 0xc2 | 0xca);
@@ -79,7 +79,7 @@ impl Scans {
             _ => BLOCK,
         };
         let named = |id: u8| self.components.iter().filter(move |component| component.id == id);
-        // where two components have one name the decoder takes one or the other
+        // if two components have the same identifier, the decoder may take either
         let blocks = |name: &[u8]| named(name[0]).map(|component| component.blocks).max().unwrap_or(0);
         let blocks: u64 = names.chunks_exact(2).map(blocks).sum();
         if self.count == 1 {
@@ -88,7 +88,7 @@ impl Scans {
         self.coefficients = self.coefficients.saturating_add(blocks * coefficients);
     }
 
-    /// Refuses more scans than any encoder makes.
+    /// Refuses more scans than any encoder produces.
     pub(super) fn check_count(&self) -> Result<(), ImageError> {
         if self.count <= SCANS_MAX {
             return Ok(());
@@ -96,7 +96,7 @@ impl Scans {
         Err(ImageError::Frames { format: FORMAT, frames: self.count, limit: SCANS_MAX })
     }
 
-    /// Refuses scans that go over the picture more often than any encoder's.
+    /// Refuses scans that process the picture more often than any encoder's do.
     pub(super) fn check_passes(&self) -> Result<(), ImageError> {
         let passes = self.passes();
         if passes <= PASSES_MAX || self.is_first_whole {
@@ -106,19 +106,19 @@ impl Scans {
         Err(ImageError::UnsupportedKind { format: FORMAT, kind })
     }
 
-    /// How often all coefficients are gone over, a part of a time for a whole one.
+    /// Returns how often all coefficients are processed, rounded up.
     fn passes(&self) -> u64 {
         let blocks: u64 = self.components.iter().map(|component| component.blocks).sum();
         self.coefficients.div_ceil((blocks * BLOCK).max(1))
     }
 }
 
-/// The components that a frame header announces.
+/// Reads the components that a frame header announces.
 fn components(segment: &[u8]) -> Vec<Component> {
     let [_, h0, h1, w0, w1, count, rest @ ..] = segment else { return Vec::new() };
     let size = [[w0, w1], [h0, h1]].map(|[high, low]| u64::from(u16::from_be_bytes([*high, *low])));
     let parts = || rest.chunks_exact(3).take(usize::from(*count));
-    // samples of a component across and down, where others have more or less
+    // horizontal and vertical sampling factors of a component
     let sampling = |part: &[u8]| [part[1] >> 4, part[1] & 15].map(|samples| u64::from(samples.max(1)));
     let most = |axis: usize| parts().map(|part| sampling(part)[axis]).max().unwrap_or(1);
     let most = [most(0), most(1)];
@@ -201,12 +201,12 @@ mod tests {
             let beyond = [at_the_limit, vec![(y, 32, 63)]].concat();
             let told = scans(frame, 1, &beyond).check_passes().unwrap_err().to_string();
             assert!(told.ends_with("its scans go over it 9 times, the limit is 8"), "{told}");
-            // the colours are a third of all blocks, so that much more of one of them is little
+            // chroma has a third of all blocks, so many scans of one component cost little
             assert_eq!(scans(frame, 3, &[(cb, 1, 63); 47]).check_passes(), Ok(()));
         }
-        // sequential scans hold every coefficient, whatever they say
+        // sequential scans hold every coefficient, regardless of the range they state
         assert!(scans(0xc1, 3, &[(y, 0, 0); 13]).check_passes().is_err());
-        // behind a scan of all components of a sequential picture nothing is read
+        // nothing is read behind a scan of all components of a sequential picture
         assert_eq!(scans(0xc0, 1, &[(y, 0, 63); 50]).check_passes(), Ok(()));
         assert!(scans(0xc0, 1, &[(y, 0, 63); 101]).check_count().is_err());
     }

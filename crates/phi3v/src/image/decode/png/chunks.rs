@@ -1,5 +1,5 @@
-//! The chunks of a PNG, walked without decoding: whether the file was cut behind its pixels, and which way is up by
-//! the words of programs that do not write an eXIf chunk.
+//! Reads the chunks of a PNG without decoding: to restore a cut-off end, and to find the orientation that some
+//! programs write in text chunks instead of an eXIf chunk.
 
 use std::borrow::Cow;
 use std::io::Read;
@@ -9,22 +9,22 @@ use flate2::read::ZlibDecoder;
 use super::super::super::orientation::Orientation;
 
 const SIGNATURE: usize = 8;
-/// Length (4), name (4) and checksum (4) around a chunk's body.
+/// Length (4), name (4) and checksum (4) that surround a chunk's body.
 const AROUND: usize = 12;
-/// The end, whole: no body and the checksum of its name.
+/// The whole end chunk: no body, and the checksum of its name.
 const END: &[u8] = b"\0\0\0\0IEND\xae\x42\x60\x82";
-/// The longest text that is looked through for an orientation, unpacked. A camera's own EXIF block has at most 64 kB
-/// and takes twice as much in hexadecimal; with an XMP packet it is the same.
+/// Maximum length of an unpacked text that is searched for an orientation. A camera's EXIF block has at most 64 kB and
+/// takes twice as much in hexadecimal; an XMP packet is no longer.
 const TEXT_MAX: usize = 1 << 18;
-/// Texts of one keyword that are unpacked: a program writes one.
+/// Maximum number of texts per keyword that are unpacked; programs write one.
 const TEXTS_MAX: usize = 4;
 
-/// Where ImageMagick and Exiftool keep EXIF in a text chunk.
+/// The keyword under which ImageMagick and Exiftool store EXIF in a text chunk.
 const RAW_EXIF: &[u8] = b"Raw profile type exif";
-/// Where XMP stands, by its own specification.
+/// The keyword of XMP, by its specification.
 const XMP: &[u8] = b"XML:com.adobe.xmp";
 
-/// Names and bodies of the whole chunks, and where each ends.
+/// Returns the name and body of each complete chunk, and the position where the chunk ends.
 fn chunks(bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8], usize)> {
     let mut at = SIGNATURE;
     std::iter::from_fn(move || {
@@ -36,8 +36,8 @@ fn chunks(bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8], usize)> {
     })
 }
 
-/// The file with an end, where it was cut: behind what is there of its pixels. Pillow needs the pixels alone, without
-/// even the checksums behind them.
+/// Returns the file with an end chunk. If the end is missing, it is added after the last available pixel data. Pillow
+/// needs only the pixels, not the checksums after them.
 pub(super) fn with_end(bytes: &[u8]) -> Cow<'_, [u8]> {
     let mut whole = SIGNATURE.min(bytes.len());
     for (name, _, end) in chunks(bytes) {
@@ -50,7 +50,7 @@ pub(super) fn with_end(bytes: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned([whole, &cut_pixels(rest).unwrap_or_default(), END].concat())
 }
 
-/// What is there of a chunk of pixels that is cut off, as a chunk: the decoder finds whether pixels are missing.
+/// Turns the available part of a cut-off pixel chunk into a complete chunk. The decoder detects whether pixels are missing.
 fn cut_pixels(chunk: &[u8]) -> Option<Vec<u8>> {
     let (length, rest) = chunk.split_first_chunk()?;
     let body = rest.strip_prefix(b"IDAT")?;
@@ -62,7 +62,7 @@ fn cut_pixels(chunk: &[u8]) -> Option<Vec<u8>> {
     Some([&length.to_be_bytes(), b"IDAT".as_slice(), body, &sum.sum().to_be_bytes()].concat())
 }
 
-/// The orientation in text chunks, in the order that Pillow looks for it: a raw EXIF profile, then XMP.
+/// Returns the orientation from text chunks. Like Pillow, tries a raw EXIF profile first, then XMP.
 pub(super) fn orientation(bytes: &[u8]) -> Option<Orientation> {
     let of = |keyword: &'static [u8]| {
         let texts = chunks(bytes).filter_map(|(name, body, _)| Text::read(name, body));
@@ -72,7 +72,7 @@ pub(super) fn orientation(bytes: &[u8]) -> Option<Orientation> {
     from_exif.or_else(|| of(XMP).find_map(|text| Orientation::in_xmp(&text)))
 }
 
-/// A text chunk of any of the three kinds.
+/// A text chunk of one of the three kinds.
 struct Text<'a> {
     keyword: &'a [u8],
     packed: bool,
@@ -84,7 +84,7 @@ impl<'a> Text<'a> {
         let (keyword, rest) = split_at_zero(body)?;
         match name {
             b"tEXt" => Some(Self { keyword, packed: false, text: rest }),
-            // the compression method: 0 is zlib, and there is no other
+            // the compression method: only 0, zlib, exists
             b"zTXt" => Some(Self { keyword, packed: true, text: rest.strip_prefix(&[0])? }),
             b"iTXt" => {
                 let (&[packed, method], rest) = rest.split_first_chunk()?;
@@ -96,7 +96,7 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// The text itself; nothing where it is too long or damaged.
+    /// Returns the text, or `None` if it is too long or damaged.
     fn unpacked(&self) -> Option<Cow<'a, [u8]>> {
         if !self.packed {
             return (self.text.len() <= TEXT_MAX).then_some(Cow::Borrowed(self.text));
@@ -112,7 +112,7 @@ fn split_at_zero(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&bytes[..at], &bytes[at + 1..]))
 }
 
-/// The bytes of a raw profile: an empty line, a name, a length, then hexadecimal digits in lines.
+/// Decodes a raw profile: an empty line, a name, a length, then lines of hexadecimal digits.
 fn profile(text: &[u8]) -> Option<Vec<u8>> {
     let lines = text.split(|byte| *byte == b'\n').skip(3);
     let digits: Vec<u8> = lines.flatten().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     fn chunk(name: &[u8; 4], body: &[u8]) -> Vec<u8> {
-        // nothing here looks at checksums
+        // checksums are not verified here
         [&(body.len() as u32).to_be_bytes(), name.as_slice(), body, &[0; 4]].concat()
     }
 
@@ -139,7 +139,7 @@ mod tests {
         [b"\x89PNG\r\n\x1a\n".as_slice(), &chunks.concat()].concat()
     }
 
-    /// An EXIF block with an orientation, as hexadecimal digits under the three lines that ImageMagick writes.
+    /// An EXIF block with an orientation, as hexadecimal digits after the three lines that ImageMagick writes.
     fn raw_profile(orientation: u8) -> Vec<u8> {
         let exif =
             [b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0".as_slice(), &[orientation, 0, 0]]

@@ -1,4 +1,4 @@
-//! PNG, every colour type and depth, interlaced or not; of an animated PNG the default image.
+//! PNG of every colour type and depth, interlaced or not; the default image of an animated PNG.
 
 mod chunks;
 
@@ -24,12 +24,12 @@ pub(super) fn decode(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Res
     })
 }
 
-/// Decodes a file that has an end.
+/// Decodes a file that has an end chunk.
 fn decode_whole(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<Raster, ImageError> {
     let mut options = DecodeOptions::default();
     options.set_ignore_text_chunk(true);
     options.set_ignore_iccp_chunk(true);
-    // a damaged tRNS would change the pixels without a word; the reference refuses it as well
+    // a damaged tRNS would silently change the pixels; the reference refuses it as well
     options.set_skip_ancillary_crc_failures(false);
     let mut decoder = png::Decoder::new_with_options(Cursor::new(bytes), options);
     decoder.set_transformations(Transformations::IDENTITY);
@@ -44,7 +44,7 @@ fn decode_whole(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<R
         height: reader.info().height,
         limit: limits.pixels_max,
     })?;
-    // colours and transparency that stand behind the pixels do not count
+    // colours and transparency after the pixels are ignored
     let info = reader.info().clone();
     if info.color_type == ColorType::Indexed && info.palette.is_none() {
         return Err(damaged("its palette does not stand before its pixels"));
@@ -54,7 +54,7 @@ fn decode_whole(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<R
     if (frame.width, frame.height) != reader.info().size() {
         return Err(damaged("its first frame does not cover it"));
     }
-    // EXIF may stand behind the pixels; a damaged tail does not matter any more.
+    // EXIF may come after the pixels; damage after the pixels is ignored
     let _ = reader.finish();
     let mut raster = raster(&info, packed, frame.line_size, mode)?;
     if mode == ImageMode::AsSeen {
@@ -64,7 +64,7 @@ fn decode_whole(bytes: &[u8], mode: ImageMode, limits: &ImageLimits) -> Result<R
     Ok(raster)
 }
 
-/// From packed rows to 8-bit samples.
+/// Converts packed rows to 8-bit samples.
 fn raster(info: &Info<'_>, packed: Vec<u8>, row_bytes: usize, mode: ImageMode) -> Result<Raster, ImageError> {
     let (layout, samples) = match (info.color_type, info.bit_depth) {
         (ColorType::Indexed, depth) => palette(info, &indices(info, packed, row_bytes, depth)?, mode)?,
@@ -80,7 +80,7 @@ fn raster(info: &Info<'_>, packed: Vec<u8>, row_bytes: usize, mode: ImageMode) -
     Ok(Raster::new(Size { width: info.width, height: info.height }, layout, samples))
 }
 
-/// One byte per sample of an image with one sample per pixel.
+/// Returns one byte per sample of an image with one sample per pixel.
 fn indices(
     info: &Info<'_>,
     packed: Vec<u8>,
@@ -93,10 +93,10 @@ fn indices(
     }
 }
 
-/// Samples of 8 bits, and what they are.
+/// 8-bit samples and their layout.
 type Samples = Result<(Layout, Vec<u8>), ImageError>;
 
-/// Looks colours up.
+/// Looks up the palette colour of each index.
 fn palette(info: &Info<'_>, indices: &[u8], mode: ImageMode) -> Samples {
     let table = colors_of(info.palette.as_deref().unwrap_or_default());
     let color = |&i: &u8| table[usize::from(i)];
@@ -110,7 +110,7 @@ fn palette(info: &Info<'_>, indices: &[u8], mode: ImageMode) -> Samples {
     Ok((Layout::Rgba, gathered(indices.len() * 4, indices.iter().flat_map(pixel))?))
 }
 
-/// Gray of up to 8 bits; a transparent level, where there is one, becomes alpha.
+/// Gray of up to 8 bits. A transparent level, if there is one, becomes alpha.
 fn gray(info: &Info<'_>, mut samples: Vec<u8>, mode: ImageMode) -> Samples {
     let bits = info.bit_depth as usize;
     let Some([clear]) = transparent_color(info, mode) else {
@@ -122,7 +122,7 @@ fn gray(info: &Info<'_>, mut samples: Vec<u8>, mode: ImageMode) -> Samples {
     Ok((Layout::GrayAlpha, gathered(samples.len() * 2, samples.iter().flat_map(pixel))?))
 }
 
-/// RGB of 8 bits; a transparent colour, where there is one, becomes alpha.
+/// RGB of 8 bits. A transparent colour, if there is one, becomes alpha.
 fn rgb(info: &Info<'_>, samples: Vec<u8>, mode: ImageMode) -> Samples {
     let Some(clear) = transparent_color::<3>(info, mode) else {
         return Ok((Layout::Rgb, samples));
@@ -134,8 +134,8 @@ fn rgb(info: &Info<'_>, samples: Vec<u8>, mode: ImageMode) -> Samples {
     Ok((Layout::Rgba, gathered(samples.len() / 3 * 4, samples.chunks_exact(3).flat_map(pixel))?))
 }
 
-/// 16-bit samples: the high byte. The reference reads 16-bit gray without alpha differently: it clips at 255, so
-/// that nearly all of an ordinary image turns white.
+/// 16-bit samples: keeps the high byte. The reference treats 16-bit gray without alpha differently: it clips at 255,
+/// so nearly all of an ordinary image turns white.
 fn sixteen_bits(info: &Info<'_>, color: ColorType, packed: &[u8], mode: ImageMode) -> Samples {
     let count = packed.len() / 2;
     let values = packed.chunks_exact(2).map(|b| u16::from_be_bytes([b[0], b[1]]));
@@ -167,8 +167,8 @@ fn sixteen_bits(info: &Info<'_>, color: ColorType, packed: &[u8], mode: ImageMod
     }
 }
 
-/// The one transparent colour of an image without alpha, when people are to see it. The decoder gives it in as many
-/// bytes per sample as the pixels have.
+/// Returns the transparent colour of an image without alpha, in [`ImageMode::AsSeen`] only. The decoder stores it in
+/// as many bytes per sample as the pixels have.
 fn transparent_color<const N: usize>(info: &Info<'_>, mode: ImageMode) -> Option<[u16; N]> {
     let bytes = info.trns.as_deref().filter(|_| mode == ImageMode::AsSeen)?;
     if info.bit_depth == BitDepth::Sixteen {
@@ -196,7 +196,7 @@ fn error(error: DecodingError) -> ImageError {
     }
 }
 
-/// The decoder's words without the inner life of its chunk types: `ChunkType { type: IHDR, ... }` becomes `IHDR`.
+/// The decoder's message without debug output of chunk types: `ChunkType { type: IHDR, ... }` becomes `IHDR`.
 fn plain(text: &str) -> String {
     let parts = text.trim_end_matches('.').split_once("ChunkType { type: ");
     let Some((before, rest)) = parts else { return text.trim_end_matches('.').to_owned() };

@@ -1,4 +1,4 @@
-//! Strips and tiles: where their bytes stand, and what becomes of them.
+//! Strips and tiles: finds their bytes and turns them into samples.
 
 use super::compression::{Compression, unpack};
 use super::directory::place;
@@ -7,24 +7,25 @@ use super::jpeg_stream::JpegStream;
 use super::ycbcr::Subsampling;
 use super::{FORMAT, ImageError, ImageLimits, Size, damaged, gathered, jpeg, tag, unsupported, zeros};
 
-/// Longest JPEG tables, which are read for every strip: four of quantization and eight of Huffman codes take 2.8 kB.
+/// Maximum length of the JPEG tables, which are read for every strip. Four quantization tables and eight Huffman
+/// tables take 2.8 kB.
 const JPEG_TABLES_MAX: usize = 8 << 10;
 
-/// Where the strips or tiles stand in the file.
+/// The positions of the strips or tiles in the file.
 pub(super) struct Places {
     pub(super) offsets: Vec<u64>,
     lengths: Vec<u64>,
-    /// The offsets in their order.
+    /// The offsets in ascending order.
     sorted: Vec<u64>,
 }
 
 impl<'a> Header<'a> {
-    /// Reads all strips or tiles. `[height, width, samples]`, of fewer than 8 bits not yet stretched.
+    /// Reads all strips or tiles, `[height, width, samples]`. Samples of fewer than 8 bits are not yet stretched.
     pub(super) fn read_samples(&self, limits: &ImageLimits) -> Result<Vec<u8>, ImageError> {
         let places = self.places()?;
         let [across, down, planes] = self.grid();
         let chunks = across * down * planes;
-        // what stands beyond the image's edges costs as much as its pixels do
+        // pixels beyond the image's edges cost as much as those inside
         let padded = (across * down) as u64 * self.chunk.pixels();
         if padded > limits.pixels_max.saturating_mul(2) {
             return Err(damaged("its tiles are far larger than it"));
@@ -37,8 +38,8 @@ impl<'a> Header<'a> {
         }
         self.check_memory(limits)?;
         let mut samples = zeros(self.width as usize * self.height as usize * self.samples)?;
-        // Tiles may share their bytes, all white ones for example. But bytes that become no pixels are paid for once,
-        // so that a small file cannot ask for endless work.
+        // Tiles may share their bytes, for example all white tiles. But bytes that produce no pixels are charged to a
+        // budget, so that a small file cannot cause endless work.
         let mut budget = self.directory.bytes.len();
         for i in 0..chunks {
             let (plane, cell) = (i / (across * down), i % (across * down));
@@ -52,7 +53,7 @@ impl<'a> Header<'a> {
         Ok(samples)
     }
 
-    /// Refuses an image whose pixels, with the largest chunk as it is stored, take more memory than decoding may.
+    /// Refuses an image if its pixels and the largest stored chunk take more memory than the limit for decoding.
     fn check_memory(&self, limits: &ImageLimits) -> Result<(), ImageError> {
         let pixels = Size { width: self.width, height: self.height }.pixels();
         let chunk = self.rows_bytes(self.chunk.height as usize) as u64;
@@ -71,7 +72,7 @@ impl<'a> Header<'a> {
             sorted.sort_unstable();
             Ok(Places { offsets, lengths: self.directory.values(lengths)?, sorted })
         };
-        // Some writers give tiles the tags of strips.
+        // some writers use the tags of strips for tiles
         let tiles = read(tag::TILE_OFFSETS, tag::TILE_BYTES)?;
         if self.tiled && !tiles.offsets.is_empty() {
             return Ok(tiles);
@@ -79,10 +80,10 @@ impl<'a> Header<'a> {
         read(tag::STRIP_OFFSETS, tag::STRIP_BYTES)
     }
 
-    /// The bytes of one chunk in the file.
+    /// Returns the bytes of one chunk in the file.
     ///
-    /// Uncompressed rows know their length. Of others a length of 0 is as good as none: then the bytes go to where the
-    /// next chunk begins, or to the end of the file.
+    /// The length of uncompressed rows is known. For other compressions, a length of 0 counts as missing: the bytes
+    /// then end where the next chunk begins, or at the end of the file.
     pub(super) fn packed(&self, places: &Places, i: usize, rows: usize) -> Result<&'a [u8], ImageError> {
         let offset = places.offsets.get(i).copied().unwrap_or(0);
         if offset == 0 {
@@ -136,10 +137,10 @@ impl<'a> Header<'a> {
         let mut stream = JpegStream::default();
         stream.read(tables)?;
         let rest = stream.read(packed)?;
-        // The directory says whether the colours are YCbCr; in planes they are converted later.
+        // the directory says whether the colours are YCbCr; separate planes are converted later
         let ycbcr = self.photometric == Photometric::YCbCr && !self.planar;
         let stream = stream.assemble(ycbcr, rest)?;
-        // Rows beyond the chunk's own are dropped: all chunks together may cost one more image at the limit.
+        // Rows beyond the chunk's own are dropped. All chunks together may cost as much as one more image at the limit.
         let own = self.chunk.pixels();
         let chunks: usize = self.grid().iter().product();
         let share = (limits.pixels_max / chunks as u64).max(own).min(limits.pixels_max);
@@ -153,7 +154,7 @@ impl<'a> Header<'a> {
         Ok(image.samples)
     }
 
-    /// Copies the part of a chunk that lies in the image.
+    /// Copies the part of a chunk that lies inside the image.
     fn place_chunk(&self, chunk: &[u8], across: usize, down: usize, plane: usize, samples: &mut [u8]) {
         let (chunk_width, chunk_height) = (self.chunk.width as usize, self.chunk.height as usize);
         let (left, top) = (across * chunk_width, down * chunk_height);
@@ -173,7 +174,7 @@ impl<'a> Header<'a> {
     }
 }
 
-/// A JPEG header that announces too much is a fault of the TIFF around it.
+/// Reports a JPEG header that announces too many pixels as damage of the enclosing TIFF.
 pub(super) fn misfit(error: ImageError) -> ImageError {
     match error {
         ImageError::Pixels { .. } => damaged("its JPEG data does not fit its size"),

@@ -1,4 +1,4 @@
-//! From samples to gray or RGB.
+//! Converts samples to gray or RGB.
 
 use super::super::raster::{Layout, Raster, cmyk_to_rgb, stretch};
 use super::compression::Compression;
@@ -7,18 +7,18 @@ use super::ycbcr::YCbCr;
 use super::{ImageError, ImageMode, Size, gathered, tag};
 
 impl Header<'_> {
-    /// From samples, `[height, width, samples]`, to gray or RGB, with alpha where there is one.
+    /// Converts samples, `[height, width, samples]`, to gray or RGB, with alpha if there is any.
     pub(super) fn raster(&self, mut samples: Vec<u8>) -> Result<Raster, ImageError> {
         let size = Size { width: self.width, height: self.height };
         if self.is_gray() && self.bits < 8 {
             stretch(&mut samples, self.bits);
         }
-        // Pillow does not invert gray of more than 8 bits.
+        // Pillow does not invert gray of more than 8 bits
         let keep = self.bits > 8 && self.mode == ImageMode::Reference;
         if self.photometric == Photometric::WhiteIsZero && !keep {
             samples.chunks_exact_mut(self.samples).for_each(|pixel| pixel[0] = 255 - pixel[0]);
         }
-        // JPEG turns YCbCr in one plane to RGB by itself.
+        // the JPEG decoder has already converted interleaved YCbCr to RGB
         let converted = self.compression == Compression::Jpeg && !self.planar;
         if self.photometric == Photometric::YCbCr && !converted {
             let table = YCbCr::read(&self.directory)?;
@@ -71,8 +71,8 @@ impl Header<'_> {
         })
     }
 
-    /// What the first sample beyond the colour's own is. Four samples of RGB without a word on the fourth are taken
-    /// for RGB and alpha.
+    /// Returns the kind of the first extra sample if it is alpha. If RGB has four samples and the file does not
+    /// describe the fourth, it is taken as alpha.
     fn alpha(&self) -> Option<Alpha> {
         let unsaid = self.photometric == Photometric::Rgb && self.samples == 4;
         match self.extra.first() {
@@ -87,7 +87,7 @@ impl Header<'_> {
         })
     }
 
-    /// The colours: all reds, all greens, all blues, 16 bits each.
+    /// Reads the palette: all reds, all greens, all blues, 16 bits each.
     fn palette(&self) -> Result<[[u8; 3]; 256], ImageError> {
         let values = self.directory.values(tag::PALETTE)?;
         let len = values.len() / 3;
@@ -99,7 +99,7 @@ impl Header<'_> {
     }
 }
 
-/// How colours and alpha go together.
+/// Whether colours are premultiplied by alpha.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Alpha {
     Plain,
@@ -107,7 +107,7 @@ enum Alpha {
 }
 
 impl Alpha {
-    /// The colour as it is without its transparency.
+    /// Returns the colour with premultiplication undone.
     fn color(self, color: u8, alpha: u8) -> u8 {
         match (self, alpha) {
             (Self::Plain, _) | (_, 255) => color,

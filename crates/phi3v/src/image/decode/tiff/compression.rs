@@ -1,17 +1,17 @@
-//! Unpacking one strip or tile of a TIFF into a buffer of known length.
+//! Unpacks one strip or tile of a TIFF into a buffer of known length.
 
 use flate2::{Decompress, FlushDecompress};
 
 use super::fax::{self, Coding};
 use super::{FORMAT, ImageError, ImageMode, damaged, lzw, unsupported};
 
-/// How strips and tiles are compressed, by the number of tag 259.
+/// The compression of strips and tiles, by the number of tag 259.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Compression {
     None,
     Fax(Coding),
     Lzw,
-    /// One JPEG image behind all strips (6), which TIFF 6.0 defined and nobody implemented alike.
+    /// One JPEG image spread over all strips (6). TIFF 6.0 defined it, but implementations differ.
     OldJpeg,
     Jpeg,
     Deflate,
@@ -19,7 +19,7 @@ pub(super) enum Compression {
 }
 
 impl Compression {
-    /// By number; `two_dimensional` is what tag 292 says of Group 3.
+    /// The compression with this number; `two_dimensional` is the value of tag 292 for Group 3.
     pub(super) fn from_tag(number: u64, two_dimensional: bool, mode: ImageMode) -> Result<Self, ImageError> {
         let as_libtiff = mode == ImageMode::Reference;
         let name = match number {
@@ -44,20 +44,20 @@ impl Compression {
         Err(unsupported(&name))
     }
 
-    /// Whether rows may have been differenced before they were compressed.
+    /// Whether rows may be stored as differences.
     pub(super) fn has_predictor(self) -> bool {
         matches!(self, Self::Lzw | Self::Deflate)
     }
 
-    /// Whether it is JPEG in either form.
+    /// Whether the compression is JPEG in either form.
     pub(super) fn is_jpeg(self) -> bool {
         matches!(self, Self::Jpeg | Self::OldJpeg)
     }
 }
 
-/// Unpacks `packed` into the whole of `out`, `[rows, row_bytes]` with `width` pixels in a row, which must be zero.
+/// Unpacks `packed` into the whole of `out`, `[rows, row_bytes]` with `width` pixels in a row. `out` must be zero.
 ///
-/// JPEG is not done here, since it makes samples and not bytes.
+/// JPEG is handled elsewhere, since it produces samples instead of bytes.
 pub(super) fn unpack(
     compression: Compression,
     packed: &[u8],
@@ -90,11 +90,11 @@ pub(super) fn unpack(
 fn deflate(packed: &[u8], out: &mut [u8]) -> Result<usize, ImageError> {
     let mut inflater = Decompress::new(true);
     inflater.decompress(packed, out, FlushDecompress::Finish).map_err(|error| damaged(&error.to_string()))?;
-    // Never more than out.len(), which is a usize.
+    // at most out.len(), which is a usize
     Ok(inflater.total_out() as usize)
 }
 
-/// Apple's byte runs: n in 0..=127 literal bytes + 1, -n repeats + 1, -128 nothing.
+/// Decodes Apple's byte runs: n in 0..=127 means n + 1 literal bytes, -n means n + 1 repeats, and -128 means nothing.
 fn pack_bits(packed: &[u8], out: &mut [u8]) -> usize {
     let (mut at, mut filled) = (0, 0);
     while filled < out.len() && at < packed.len() {

@@ -5,43 +5,43 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::super::error::ImageError;
 use super::{FORMAT, damaged};
 
-/// Most values of one tag that are read: a strip per row of the tallest image and then some.
+/// Maximum number of values that are read for one tag; more than one strip per row of the tallest image.
 const VALUES_MAX: usize = 1 << 20;
 
-/// Where the values of a tag stand.
+/// The position of a tag's values.
 struct Entry {
     kind: u16,
     count: usize,
     at: usize,
 }
 
-/// How many bytes numbers of a file take, and where they stand.
+/// Sizes in bytes of the numbers of a file, and the position of the first directory's offset.
 struct Widths {
-    /// Of an offset, and of the count of a tag's values.
+    /// Size of an offset and of the count of a tag's values.
     word: usize,
-    /// Where the offset of the first directory stands.
+    /// Position of the offset of the first directory.
     first: usize,
-    /// Of the number of entries.
+    /// Size of the number of entries.
     count: usize,
 }
 
 impl Widths {
-    /// Of an entry: tag and kind, count and value.
+    /// Size of an entry: tag and type, count and value.
     fn entry(&self) -> usize {
         4 + 2 * self.word
     }
 }
 
-/// The walk from directory to directory.
+/// Walks from directory to directory.
 struct Chain {
-    /// Where the next one begins, if the file says so.
+    /// The start of the next directory, if the file states one.
     start: Option<u64>,
-    /// Where those before it begin: a chain that comes back to one of them ends there.
+    /// The starts of the previous directories. A chain that returns to one of them ends there.
     seen: BTreeSet<u64>,
 }
 
 impl Chain {
-    /// Where the next directory begins; none at the end of the chain.
+    /// Returns the start of the next directory, or `None` at the end of the chain.
     fn next(&mut self, of: &Directory<'_>, widths: &Widths) -> Result<Option<usize>, ImageError> {
         let is_first = self.seen.is_empty();
         let Some(start) = self.start.filter(|start| (*start > 0 || is_first) && self.seen.insert(*start))
@@ -51,13 +51,13 @@ impl Chain {
         let place_of = place(start)?;
         let entries = place(of.number(place_of, widths.count)?)?;
         let end = entries.saturating_mul(widths.entry()).saturating_add(place_of + widths.count);
-        // what is not there points to nothing
+        // an offset beyond the end of the file ends the chain
         self.start = of.number(end, widths.word).ok();
         Ok(Some(place_of))
     }
 }
 
-/// A directory of a file: each describes a page.
+/// A directory of a file; each directory describes a page.
 pub(super) struct Directory<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) little_endian: bool,
@@ -65,11 +65,11 @@ pub(super) struct Directory<'a> {
 }
 
 impl<'a> Directory<'a> {
-    /// Reads the directory of page `page`, from 0; of a tag that stands twice the first counts. None where there are not
-    /// so many pages.
+    /// Reads the directory of page `page`, counted from 0, or returns `None` if the file has fewer pages. If a tag
+    /// occurs twice, the first one counts.
     ///
     /// # Errors
-    /// A directory on the way that is cut off.
+    /// A directory up to this page is truncated.
     pub(super) fn of_page(bytes: &'a [u8], page: usize) -> Result<Option<Self>, ImageError> {
         let mut directory = Self { bytes, little_endian: bytes.starts_with(b"II"), entries: BTreeMap::new() };
         let widths = directory.widths()?;
@@ -86,7 +86,7 @@ impl<'a> Directory<'a> {
         Ok(Some(directory))
     }
 
-    /// Number of directories, counted up to `most`. What is cut off ends the chain.
+    /// Counts the directories, up to `most`. A truncated directory ends the chain.
     pub(super) fn count(bytes: &'a [u8], most: usize) -> Result<usize, ImageError> {
         let directory = Self { bytes, little_endian: bytes.starts_with(b"II"), entries: BTreeMap::new() };
         let widths = directory.widths()?;
@@ -99,7 +99,7 @@ impl<'a> Directory<'a> {
         Ok(count)
     }
 
-    /// The header is a version and offsets of 4 bytes, or in a BigTIFF (version 43) of 8.
+    /// Reads the header: a version, and offsets of 4 bytes, or of 8 bytes in a BigTIFF (version 43).
     fn widths(&self) -> Result<Widths, ImageError> {
         let big = self.number(2, 2)? == 43;
         let (word, first, count) = if big { (8, 8, 8) } else { (4, 4, 2) };
@@ -115,7 +115,7 @@ impl<'a> Directory<'a> {
             let kind = directory.number(at + 2, 2)? as u16;
             let count = place(directory.number(at + 4, word)?)?;
             let value_at = at + 4 + word;
-            // Values that fit in the entry stand there, others behind an offset.
+            // values that fit are stored in the entry, others at an offset
             let inline = count.saturating_mul(size_of_kind(kind)) <= word;
             let at = if inline { value_at } else { place(directory.number(value_at, word)?)? };
             directory.entries.entry(tag).or_insert(Entry { kind, count, at });
@@ -123,7 +123,7 @@ impl<'a> Directory<'a> {
         Ok(())
     }
 
-    /// An unsigned number of `size` bytes.
+    /// Reads an unsigned number of `size` bytes.
     fn number(&self, at: usize, size: usize) -> Result<u64, ImageError> {
         let bytes = at.checked_add(size).and_then(|end| self.bytes.get(at..end));
         let bytes = bytes.ok_or(ImageError::Truncated { format: FORMAT })?;
@@ -131,7 +131,7 @@ impl<'a> Directory<'a> {
         Ok(if self.little_endian { bytes.iter().rev().fold(0, push) } else { bytes.iter().fold(0, push) })
     }
 
-    /// The values of a tag of whole numbers; empty when it is absent.
+    /// The values of a tag of integers; empty if the tag is absent.
     pub(super) fn values(&self, tag: u16) -> Result<Vec<u64>, ImageError> {
         let Some(entry) = self.entries.get(&tag) else { return Ok(Vec::new()) };
         let size = size_of_kind(entry.kind);
@@ -142,12 +142,12 @@ impl<'a> Directory<'a> {
         (0..entry.count).map(value).collect()
     }
 
-    /// The first value of a tag, or `default` when it is absent.
+    /// The first value of a tag, or `default` if the tag is absent.
     pub(super) fn value(&self, tag: u16, default: u64) -> Result<u64, ImageError> {
         Ok(self.values(tag)?.first().copied().unwrap_or(default))
     }
 
-    /// The values of a tag of numbers, fractions or not; empty when it is absent.
+    /// The values of a tag of integers, fractions or floats; empty if the tag is absent.
     pub(super) fn floats(&self, tag: u16) -> Result<Vec<f32>, ImageError> {
         let Some(entry) = self.entries.get(&tag) else { return Ok(Vec::new()) };
         let values = self.values(tag)?.into_iter();
@@ -168,12 +168,12 @@ impl<'a> Directory<'a> {
         })
     }
 
-    /// Whether a tag holds whole numbers of two or four bytes, or is absent.
+    /// Whether a tag holds integers of two or four bytes, or is absent.
     pub(super) fn is_short_or_long(&self, tag: u16) -> bool {
         self.entries.get(&tag).is_none_or(|entry| matches!(entry.kind, 3 | 4 | 8 | 9))
     }
 
-    /// The bytes of a tag of bytes.
+    /// The bytes of a tag's values.
     pub(super) fn raw(&self, tag: u16) -> Option<&'a [u8]> {
         let entry = self.entries.get(&tag)?;
         let len = entry.count.checked_mul(size_of_kind(entry.kind))?;
@@ -191,7 +191,7 @@ fn size_of_kind(kind: u16) -> usize {
     }
 }
 
-/// An offset or count as an index; one that does not fit points behind the end anyway.
+/// Converts an offset or count to an index. One that does not fit lies beyond the end of the file anyway.
 pub(super) fn place(number: u64) -> Result<usize, ImageError> {
     usize::try_from(number).map_err(|_| ImageError::Truncated { format: FORMAT })
 }

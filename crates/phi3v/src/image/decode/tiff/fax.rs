@@ -1,9 +1,9 @@
 //! Fax compression of black and white rows: Group 3 in one and two dimensions, Group 4 and run-length (ITU-T T.4 and
 //! T.6, TIFF 6.0 sections 10 and 11).
 //!
-//! Scans are often damaged on their way, so a row with a wrong code is not an error: as in libtiff, which the reference
-//! reads them with, it ends where the code stands, its rest keeps the colour it would have, and reading goes on at the
-//! next row. What libtiff leaves undefined is an error here: rows that the data says nothing about.
+//! Scans are often damaged in transmission, so a wrong code in a row is not an error. As in libtiff, which the
+//! reference uses, the row ends at the code, the rest of the row keeps the current colour, and decoding continues with
+//! the next row. Rows without any data, which libtiff leaves undefined, are an error here.
 
 mod bits;
 mod codes;
@@ -16,17 +16,17 @@ use codes::{END_OF_LINE_ZEROS, MODE_BITS, Mode, Run, mode};
 /// How rows are coded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Coding {
-    /// Rows behind end-of-line codes; in two dimensions a bit behind each says which of the two codings follows.
+    /// Rows after end-of-line codes. In two dimensions, a bit after each code selects the coding of the row.
     Group3 { two_dimensional: bool },
-    /// Each row against the one above, no end-of-line codes.
+    /// Each row is coded against the row above, without end-of-line codes.
     Group4,
-    /// One-dimensional rows without end-of-line codes, each on its own bytes.
+    /// One-dimensional rows without end-of-line codes, each starting at a byte.
     RunLength {
-        /// Whether zeros made up behind the data count where the next byte is looked for, as in libtiff: rows of
-        /// fewer than two bytes are lost at the end of a strip.
+        /// Whether zeros appended after the data count when the next byte is located, as in libtiff. Rows of fewer
+        /// than two bytes are then lost at the end of a strip.
         as_libtiff: bool,
     },
-    /// The same, each row on its own pairs of bytes.
+    /// As `RunLength`, but each row starts at a pair of bytes.
     RunLengthWords,
 }
 
@@ -37,7 +37,7 @@ enum Color {
     Black,
 }
 
-/// Why a row could not be read on.
+/// Why decoding of a row stopped.
 enum Stop {
     DataEnds,
     TooManyRuns,
@@ -52,7 +52,7 @@ impl From<Stop> for ImageError {
     }
 }
 
-/// Decodes rows of `width` pixels into `out`, `[rows, row_bytes]`, which must be zero: black pixels become ones.
+/// Decodes rows of `width` pixels into `out`, `[rows, row_bytes]`, which must be zero. Black pixels become ones.
 pub(super) fn decode(
     coding: Coding,
     packed: &[u8],
@@ -64,13 +64,13 @@ pub(super) fn decode(
         coding,
         bits: Bits::new(packed),
         row: Row::new(width, coding),
-        // Without any end-of-line code there is nothing to look for between rows.
+        // without any end-of-line code there is nothing to search for between rows
         marked: matches!(coding, Coding::Group3 { .. }) && has_end_of_line(packed),
         end_of_line: false,
     };
     let rows = out.len() / row_bytes.max(1);
     for (y, pixels) in out.chunks_exact_mut(row_bytes).enumerate() {
-        // Rows behind the end mark of Group 4 are white.
+        // rows after the end marker of Group 4 are white
         if coding == Coding::Group4 && y > 0 && decoder.bits.at_end_of_block() {
             return Ok(());
         }
@@ -85,18 +85,18 @@ struct Decoder<'a> {
     coding: Coding,
     bits: Bits<'a>,
     row: Row,
-    /// Whether an end-of-line code stands before each row.
+    /// Whether an end-of-line code precedes each row.
     marked: bool,
-    /// Whether the zeros of an end-of-line code have been passed over.
+    /// Whether the zeros of an end-of-line code have been consumed.
     end_of_line: bool,
 }
 
 impl Decoder<'_> {
-    /// Reads one row. The last one of a Group 4 strip may be cut.
+    /// Decodes one row. The last row of a Group 4 strip may be truncated.
     fn decode_row(&mut self, last: bool) -> Result<(), ImageError> {
         let start = self.bits.at();
         self.row.begin();
-        // Zeros that are made up behind the data would go on for ever. libtiff's own way ends by itself.
+        // The zeros appended after the data would never end. libtiff's own variant ends by itself.
         if self.bits.spent() && self.coding != (Coding::RunLength { as_libtiff: true }) {
             return Err(Stop::DataEnds.into());
         }
@@ -134,7 +134,7 @@ impl Decoder<'_> {
         if last && self.row.at > 0 { Ok(()) } else { Err(Stop::DataEnds.into()) }
     }
 
-    /// Looks for the next end-of-line code and passes over it, its fill bits included.
+    /// Finds the next end-of-line code and consumes it together with its fill bits.
     fn pass_end_of_line(&mut self) -> Result<(), Stop> {
         if !self.marked {
             return Ok(());
@@ -152,7 +152,7 @@ impl Decoder<'_> {
         Ok(())
     }
 
-    /// Reads a row of runs, white first.
+    /// Decodes a row of runs, white first.
     fn one_dimensional(&mut self) -> Result<(), Stop> {
         for color in [Color::White, Color::Black].into_iter().cycle() {
             if let Some(Run::EndOfLine) = self.run(color)? {
@@ -169,7 +169,7 @@ impl Decoder<'_> {
         Ok(())
     }
 
-    /// Reads the codes of one run. What stands there instead, where no run does.
+    /// Decodes the codes of one run. Returns any other code found instead, or `None` after a run.
     fn run(&mut self, color: Color) -> Result<Option<Run>, Stop> {
         loop {
             let next = self.peek(color.code_bits())?;
@@ -186,7 +186,7 @@ impl Decoder<'_> {
         }
     }
 
-    /// Reads a row against the one above.
+    /// Decodes a row against the row above.
     fn two_dimensional(&mut self) -> Result<(), Stop> {
         while self.row.at < self.row.width && !self.row.broken {
             self.row.check_room()?;
@@ -225,26 +225,26 @@ impl Decoder<'_> {
     }
 }
 
-/// The runs of a row, white and black in turn, and of the one above it.
+/// The runs of a row, alternately white and black, and those of the row above.
 struct Row {
     width: i64,
     runs: Vec<i64>,
     used: usize,
-    /// Where the next run begins, with what [`extend`](Self::extend) added.
+    /// Where the next run begins, including the pixels that [`extend`](Self::extend) added.
     at: i64,
     /// Pixels of the next run that are known already.
     pending: i64,
-    /// Whether the row ended at something else than a run.
+    /// Whether the row ended at a code that is not a run.
     broken: bool,
     above: Vec<i64>,
-    /// How many runs above were passed, and where the last of them ends.
+    /// The number of runs above that were consumed; `above_at` is where the last of them ends.
     above_used: usize,
     above_at: i64,
 }
 
 impl Row {
     fn new(width: usize, coding: Coding) -> Self {
-        // Two more than a row of single pixels needs; a row against another may hold empty runs as well.
+        // Two more than a row of single pixels needs; a two-dimensional row may also hold empty runs.
         let rows = if matches!(coding, Coding::RunLength { .. } | Coding::RunLengthWords) { 1 } else { 2 };
         let capacity = (width + 1).next_multiple_of(32) * rows;
         let mut above = vec![0; capacity];
@@ -268,7 +268,7 @@ impl Row {
         if self.used < self.runs.len() { Ok(()) } else { Err(Stop::TooManyRuns) }
     }
 
-    /// Ends a run with so many more pixels.
+    /// Ends a run with `pixels` more pixels.
     fn push(&mut self, pixels: i64) -> Result<(), Stop> {
         self.check_room()?;
         self.runs[self.used] = self.pending + pixels;
@@ -278,15 +278,15 @@ impl Row {
         Ok(())
     }
 
-    /// Adds pixels to the run that has not ended.
+    /// Adds pixels to the current run without ending it.
     fn extend(&mut self, pixels: i64) {
         self.at += pixels;
         self.pending += pixels;
     }
 
-    /// Gives the rest of the row the colour of the run that has not ended.
+    /// Gives the rest of the row the colour of the current run.
     fn end_here(&mut self) {
-        // They fit: that was checked before the mode was read.
+        // the run fits: this was checked before the mode was read
         self.runs[self.used] = self.width - self.at;
         self.used += 1;
         self.broken = true;
@@ -298,14 +298,14 @@ impl Row {
         }
     }
 
-    /// The next run above.
+    /// Returns the length of the next run above.
     fn next_above(&mut self) -> Result<i64, Stop> {
         let run = *self.above.get(self.above_used).ok_or(Stop::TooManyRuns)?;
         self.above_used += 1;
         Ok(run)
     }
 
-    /// Moves to the first change above that lies right of here and is to the other colour.
+    /// Moves to the first change above that lies to the right and changes to the opposite colour.
     fn find_above(&mut self) -> Result<(), Stop> {
         while self.used > 0 && self.above_at <= self.at && self.above_at < self.width {
             self.above_at += self.next_above()? + self.next_above()?;
@@ -313,7 +313,7 @@ impl Row {
         Ok(())
     }
 
-    /// Ends the run `by` pixels right of the change above.
+    /// Ends the run `by` pixels to the right of the change above.
     fn change_below(&mut self, by: i64) -> Result<(), Stop> {
         self.find_above()?;
         if self.above_at + by < self.at {
@@ -330,7 +330,7 @@ impl Row {
         Ok(())
     }
 
-    /// Goes on below the next two changes above.
+    /// Continues the run past the next two changes above.
     fn pass(&mut self) -> Result<(), Stop> {
         self.find_above()?;
         let end = self.above_at + self.next_above()?;
@@ -339,7 +339,7 @@ impl Row {
         Ok(())
     }
 
-    /// Makes the runs as long as the row: a short one ends white, a long one is cut.
+    /// Adjusts the runs to the length of the row: a short row ends in white, a long one is cut.
     fn close(&mut self) -> Result<(), Stop> {
         if self.pending > 0 {
             self.push(0)?;
@@ -358,7 +358,7 @@ impl Row {
         Ok(())
     }
 
-    /// Sets the black pixels, and cuts runs at the row's end.
+    /// Sets the black pixels, and cuts runs at the end of the row.
     fn paint(&mut self, pixels: &mut [u8]) {
         let mut x = 0;
         for (i, run) in self.runs[..self.used].iter_mut().enumerate() {
@@ -370,7 +370,7 @@ impl Row {
         }
     }
 
-    /// The next row is coded against this one.
+    /// Makes this row the one that the next row is coded against.
     fn becomes_reference(&mut self) {
         if let Some(end) = self.runs.get_mut(self.used) {
             *end = 0;
@@ -379,7 +379,7 @@ impl Row {
     }
 }
 
-/// Sets the bits `from..to`, highest first.
+/// Sets the bits `from..to`, highest bit first.
 fn set_bits(bytes: &mut [u8], from: usize, to: usize) {
     if from == to {
         return;

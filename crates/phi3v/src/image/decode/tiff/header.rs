@@ -1,4 +1,4 @@
-//! What the directory says of the pixels, checked.
+//! What the directory says about the pixels, checked.
 
 use super::compression::Compression;
 use super::directory::{Directory, place};
@@ -6,10 +6,10 @@ use super::ycbcr::Subsampling;
 use super::{ImageError, ImageLimits, ImageMode, Orientation, Size, tag, unsupported};
 use crate::error::count;
 
-/// Gray with alpha is 2, RGB with three extra samples is 6.
+/// Maximum number of samples per pixel: gray with alpha has 2, RGB with three extra samples has 6.
 const SAMPLES_MAX: usize = 6;
 
-/// What the samples mean, by the number of tag 262.
+/// The meaning of the samples, by the number of tag 262.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Photometric {
     WhiteIsZero,
@@ -20,7 +20,7 @@ pub(super) enum Photometric {
     YCbCr,
 }
 
-/// How the bits of a sample are read, by the number of tag 339.
+/// How the bits of a sample are interpreted, by the number of tag 339.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SampleFormat {
     Unsigned,
@@ -28,7 +28,7 @@ pub(super) enum SampleFormat {
     Float,
 }
 
-/// What the directory says, checked.
+/// The contents of the directory, checked.
 pub(super) struct Header<'a> {
     pub(super) directory: Directory<'a>,
     pub(super) mode: ImageMode,
@@ -38,14 +38,14 @@ pub(super) struct Header<'a> {
     pub(super) format: SampleFormat,
     pub(super) samples: usize,
     pub(super) photometric: Photometric,
-    /// Of YCbCr that is not JPEG.
+    /// Subsampling of YCbCr that is not JPEG.
     pub(super) subsampling: Subsampling,
     pub(super) compression: Compression,
-    /// Meaning of the samples beyond the colour's own: 0 none, 1 premultiplied alpha, 2 alpha.
+    /// Meaning of the extra samples: 0 unspecified, 1 premultiplied alpha, 2 alpha.
     pub(super) extra: Vec<u64>,
     pub(super) planar: bool,
     pub(super) reversed_bits: bool,
-    /// What was done to rows before they were compressed: 1 nothing, 2 differences, 3 differences of float bytes.
+    /// Transformation of rows before compression: 1 none, 2 differences, 3 differences of float bytes.
     pub(super) predictor: u64,
     pub(super) tiled: bool,
     /// Size of a strip or tile.
@@ -67,7 +67,7 @@ impl<'a> Header<'a> {
         let chunk = if tiled {
             Size { width: side(tag::TILE_WIDTH)?, height: side(tag::TILE_HEIGHT)? }
         } else {
-            // Absent (0), it is one strip.
+            // if absent (0), there is one strip
             let rows = side(tag::ROWS_PER_STRIP)?.wrapping_sub(1).min(height - 1) + 1;
             Size { width, height: rows }
         };
@@ -78,7 +78,7 @@ impl<'a> Header<'a> {
         let old_jpeg = compression == Compression::OldJpeg;
         let samples = place(directory.value(tag::SAMPLES, if old_jpeg { 3 } else { 1 })?)?;
         let photometric = match photometric(&directory) {
-            // whatever the directory says
+            // the number of samples decides, regardless of the directory
             _ if old_jpeg && samples == 3 => Photometric::YCbCr,
             _ if old_jpeg && samples == 1 => Photometric::BlackIsZero,
             Ok(Photometric::YCbCr) if samples == 1 => Photometric::BlackIsZero,
@@ -111,7 +111,7 @@ impl<'a> Header<'a> {
         Ok(header)
     }
 
-    /// Refuses what cannot be turned into 8-bit samples.
+    /// Refuses samples that cannot be converted to 8 bits.
     fn check(&self) -> Result<(), ImageError> {
         let wanted = match self.photometric {
             Photometric::WhiteIsZero | Photometric::BlackIsZero | Photometric::Palette => 1,
@@ -161,7 +161,7 @@ impl<'a> Header<'a> {
         self.check_planes()
     }
 
-    /// Refuses what cannot be put together from planes.
+    /// Refuses images that cannot be assembled from planes.
     fn check_planes(&self) -> Result<(), ImageError> {
         if self.planar && self.subsampling != Subsampling::NONE {
             return Err(unsupported("subsampled YCbCr in planes"));
@@ -173,7 +173,7 @@ impl<'a> Header<'a> {
         Ok(())
     }
 
-    /// What Pillow takes uncompressed planes for: 8-bit planes of the colours red, green and blue, whatever they are.
+    /// Follows Pillow, which reads uncompressed planes as 8-bit planes of red, green and blue, whatever they contain.
     fn follow_reference(&mut self) {
         let raw_planes = self.planar && self.compression == Compression::None;
         if self.mode == ImageMode::Reference && raw_planes {
@@ -184,7 +184,7 @@ impl<'a> Header<'a> {
         }
     }
 
-    /// How the image is turned upright. Pillow does not see a tag whose number is not stored as it should be.
+    /// The rotation that makes the image upright. Pillow ignores the tag if its number has the wrong type.
     pub(super) fn orientation(&self) -> Result<Orientation, ImageError> {
         if self.mode == ImageMode::Reference && !self.directory.is_short_or_long(tag::ORIENTATION) {
             return Ok(Orientation::Upright);
@@ -197,13 +197,13 @@ impl<'a> Header<'a> {
         matches!(self.photometric, Photometric::WhiteIsZero | Photometric::BlackIsZero)
     }
 
-    /// Strips or tiles of the image: across, down, and planes of them.
+    /// Number of strips or tiles across and down, and number of planes.
     pub(super) fn grid(&self) -> [usize; 3] {
         let (across, down) = (self.width.div_ceil(self.chunk.width), self.height.div_ceil(self.chunk.height));
         [across as usize, down as usize, if self.planar { self.samples } else { 1 }]
     }
 
-    /// Bytes of so many rows of a chunk.
+    /// Bytes of `rows` rows of a chunk.
     pub(super) fn rows_bytes(&self, rows: usize) -> usize {
         if self.subsampling != Subsampling::NONE {
             return self.subsampling.block_row_bytes(self.chunk.width as usize)
@@ -212,24 +212,24 @@ impl<'a> Header<'a> {
         self.row_bytes() * rows
     }
 
-    /// Bytes of one row of a chunk whose colours are not subsampled.
+    /// Bytes of one row of a chunk without subsampled colours.
     pub(super) fn row_bytes(&self) -> usize {
         (self.chunk.width as usize * self.bits * self.chunk_depth()).div_ceil(8)
     }
 
-    /// Rows stored in a chunk: tiles are whole, the last strip ends with the image.
+    /// Rows stored in a chunk: tiles are complete, the last strip ends with the image.
     pub(super) fn chunk_rows(&self, down: usize) -> usize {
         let rows = self.chunk.height as usize;
         if self.tiled { rows } else { rows.min(self.height as usize - down * rows) }
     }
 
-    /// Samples of one pixel within a chunk.
+    /// Samples per pixel within a chunk.
     pub(super) fn chunk_depth(&self) -> usize {
         if self.planar { 1 } else { self.samples }
     }
 }
 
-/// Bits per sample, the same for all samples.
+/// Bits per sample, which must be the same for all samples.
 fn uniform_bits(directory: &Directory<'_>) -> Result<usize, ImageError> {
     let bits = directory.values(tag::BITS)?;
     let first = bits.first().copied().unwrap_or(1);
@@ -239,7 +239,7 @@ fn uniform_bits(directory: &Directory<'_>) -> Result<usize, ImageError> {
     place(first)
 }
 
-/// The format of all samples. What does not matter (4, void) is read as the rest is: unsigned.
+/// The format of all samples. Undefined formats (4, void) are read as unsigned.
 fn sample_format(directory: &Directory<'_>) -> Result<SampleFormat, ImageError> {
     let formats = directory.values(tag::SAMPLE_FORMAT)?;
     let first = formats.first().copied().unwrap_or(1);

@@ -1,11 +1,11 @@
-//! JPEG streams put together from the parts a TIFF keeps them in.
+//! JPEG streams assembled from the parts in which a TIFF stores them.
 
 use super::{ImageError, damaged, unsupported};
 
 /// The parts of a JPEG stream, each with its marker.
 #[derive(Default)]
 pub(super) struct JpegStream {
-    /// Tables of quantization and of Huffman codes, and the restart interval.
+    /// Quantization tables, Huffman tables and the restart interval.
     pub(super) tables: Vec<u8>,
     /// The frame header.
     pub(super) frame: Vec<u8>,
@@ -14,12 +14,12 @@ pub(super) struct JpegStream {
 }
 
 impl JpegStream {
-    /// Takes over the segments up to the first scan's header, and returns what follows them.
+    /// Takes over the segments up to the first scan's header, and returns the bytes after them.
     ///
-    /// Application data is left out: whether the colours are YCbCr is for the directory to say.
+    /// Application data is left out: the directory decides whether the colours are YCbCr.
     pub(super) fn read<'a>(&mut self, mut bytes: &'a [u8]) -> Result<&'a [u8], ImageError> {
         while let [0xff, marker, rest @ ..] = bytes {
-            // fill bytes, and the start
+            // fill bytes, and the start marker
             if matches!(marker, 0xff | 0xd8) {
                 bytes = &bytes[if *marker == 0xff { 1 } else { 2 }..];
                 continue;
@@ -44,18 +44,18 @@ impl JpegStream {
         Ok(bytes)
     }
 
-    /// The whole stream, with what stands behind the first scan's header.
+    /// Returns the whole stream; `rest` is what follows the first scan's header.
     pub(super) fn assemble(&self, ycbcr: bool, rest: &[u8]) -> Result<Vec<u8>, ImageError> {
         if self.frame.is_empty() || self.scan.is_empty() {
             return Err(damaged("its JPEG data has no header"));
         }
-        // An Adobe marker tells libjpeg whether the colours are YCbCr.
+        // an Adobe marker tells libjpeg whether the colours are YCbCr
         let adobe = [b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0".as_slice(), &[u8::from(ycbcr)]].concat();
         let head = [b"\xff\xd8", adobe.as_slice(), &self.tables, &self.frame, &self.scan].concat();
         Ok([head.as_slice(), rest].concat())
     }
 
-    /// Makes the frame as high as the image where it says less: some writers tell the height of a strip.
+    /// Raises the frame's height to the image's if it is smaller: some writers state the height of a strip.
     pub(super) fn fit(&mut self, height: u32) {
         if let [_, _, _, _, _, high, low, ..] = &mut self.frame[..]
             && u32::from(*high) << 8 | u32::from(*low) < height
@@ -64,7 +64,7 @@ impl JpegStream {
         }
     }
 
-    /// Whether a restart interval is among the tables.
+    /// Whether the tables include a restart interval.
     pub(super) fn restarts(&self) -> bool {
         let mut rest = &self.tables[..];
         while let [0xff, marker, high, low, ..] = rest {
@@ -79,7 +79,7 @@ impl JpegStream {
     /// Width and height of a block of all components.
     pub(super) fn block(&self) -> [u8; 2] {
         match self.frame[..] {
-            // several components; the first one's samples
+            // several components: the sampling factors of the first
             [_, _, _, _, _, _, _, _, _, components, _, sampling, ..] if components > 1 => {
                 [sampling >> 4, sampling & 15].map(|samples| samples.clamp(1, 4) * 8)
             }

@@ -1,25 +1,25 @@
-//! LZW in TIFF's two forms: codes with their highest bits first, and the older one with the lowest first that early
-//! versions of libtiff wrote.
+//! LZW in TIFF's two forms: codes with the highest bits first, and the older form with the lowest bits first, which
+//! early versions of libtiff wrote.
 
 use super::super::super::error::ImageError;
 use super::damaged;
 
-/// Empties the table.
+/// The code that empties the table.
 const CLEAR: usize = 256;
 const END: usize = 257;
-/// The first code that stands for a string of the table.
+/// The first code that stands for a string in the table.
 const FIRST: usize = 258;
 const CODES: usize = 1 << 12;
-/// Some encoders go on without a clear code when all codes are used, up to here.
+/// Some encoders use up all codes and continue without a clear code, up to this many entries.
 const ENTRIES_MAX: usize = CODES + 1023;
 
-/// The strings that codes stand for: each is another one and a byte behind it.
+/// The strings of the codes: each is another string plus one byte.
 struct Table {
     prefix: Vec<u16>,
     last: Vec<u8>,
     first: Vec<u8>,
     length: Vec<u32>,
-    /// The code the next string gets.
+    /// The code of the next string.
     next: usize,
 }
 
@@ -31,7 +31,7 @@ impl Table {
         Self { prefix: vec![0; CODES], last, first, length: (0..CODES).map(single).collect(), next: FIRST }
     }
 
-    /// Gives the next code to the string of `code` and `byte`.
+    /// Assigns the next code to the string of `code` plus `byte`.
     fn add(&mut self, code: usize, byte: u8) {
         if self.next < CODES {
             self.prefix[self.next] = code as u16;
@@ -42,7 +42,7 @@ impl Table {
         self.next += 1;
     }
 
-    /// Writes the string of a code, as far as it fits; returns how many bytes did.
+    /// Writes the string of a code as far as it fits, and returns the number of bytes written.
     fn write(&self, mut code: usize, out: &mut [u8]) -> usize {
         let length = self.length[code] as usize;
         let written = length.min(out.len());
@@ -57,7 +57,7 @@ impl Table {
     }
 }
 
-/// The codes of a strip, one after the other.
+/// Reads the codes of a strip in sequence.
 struct Codes<'a> {
     bytes: std::slice::Iter<'a, u8>,
     buffer: usize,
@@ -66,7 +66,7 @@ struct Codes<'a> {
 }
 
 impl Codes<'_> {
-    /// The next code of `width` bits; the end code where the bits end.
+    /// Returns the next code of `width` bits, or the end code if no bits are left.
     fn next(&mut self, width: u32) -> usize {
         while self.held < width {
             let Some(&byte) = self.bytes.next() else { return END };
@@ -90,12 +90,12 @@ impl Codes<'_> {
     }
 }
 
-/// Unpacks a strip into `out`, or as much of it as there is: how much that was.
+/// Unpacks a strip into `out` as far as there is data, and returns the number of bytes written.
 pub(super) fn unpack(packed: &[u8], out: &mut [u8]) -> Result<usize, ImageError> {
-    // Both forms begin with a clear code of nine bits, 256.
+    // both forms begin with a 9-bit clear code, 256
     let lowest_first = matches!(packed, [0, second, ..] if second & 1 == 1);
     let mut codes = Codes { bytes: packed.iter(), buffer: 0, held: 0, lowest_first };
-    // The newer form widens its codes one string early.
+    // the newer form widens its codes one string early
     let early = usize::from(!lowest_first);
     let mut table = Table::new();
     let (mut width, mut previous, mut filled) = (9, None, 0);
@@ -106,7 +106,7 @@ pub(super) fn unpack(packed: &[u8], out: &mut [u8]) -> Result<usize, ImageError>
             (CLEAR, _) => {
                 table.next = FIRST;
                 width = 9;
-                // at the start of the strip and behind a full table; a string must follow
+                // at the start of the strip or after a full table; a string must follow
                 let first = loop {
                     match codes.next(width) {
                         CLEAR => {}

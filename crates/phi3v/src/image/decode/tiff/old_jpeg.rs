@@ -1,7 +1,7 @@
-//! Old-style JPEG compression (6), TIFF 6.0 section 22: one JPEG image, its parts strewn over the file.
+//! Old-style JPEG compression (6), TIFF 6.0 section 22: one JPEG image whose parts are spread over the file.
 //!
-//! Writers put its header, whole or in parts, behind tag 513, in the first strip, or in tables of their own (519 to
-//! 521), and its scan behind the header or in the strips. They are looked for in this order, as in libtiff.
+//! Writers store the header, in whole or in part, at tag 513, in the first strip, or in separate tables (519 to 521).
+//! The scan follows the header or is in the strips. As in libtiff, the parts are searched for in this order.
 
 use super::chunks::{Places, misfit};
 use super::directory::place;
@@ -11,7 +11,7 @@ use super::ycbcr::Subsampling;
 use super::{FORMAT, ImageError, ImageLimits, damaged, gathered, jpeg, tag};
 
 impl<'a> Header<'a> {
-    /// Decodes the image, its colours as they are stored. `[height, width, samples]`
+    /// Decodes the image without converting its colours. `[height, width, samples]`
     pub(super) fn old_jpeg_samples(
         &self,
         places: &Places,
@@ -19,7 +19,7 @@ impl<'a> Header<'a> {
     ) -> Result<Vec<u8>, ImageError> {
         let mut stream = JpegStream::default();
         let mut scan = stream.read(self.old_jpeg_start()?)?.to_vec();
-        // A header by itself may end with an end mark.
+        // a header without a scan may end with an end marker
         if stream.scan.is_empty() || scan.len() <= 2 {
             scan = self.strips_scan(places, &mut stream)?;
         }
@@ -36,7 +36,7 @@ impl<'a> Header<'a> {
         gathered(height * used, rows.take(height).flat_map(|row| &row[..used]).copied())
     }
 
-    /// The stream that tag 513 points to.
+    /// Returns the stream that tag 513 points to.
     fn old_jpeg_start(&self) -> Result<&'a [u8], ImageError> {
         let offset = self.directory.value(tag::OLD_JPEG_START, 0)?;
         if offset == 0 {
@@ -47,7 +47,7 @@ impl<'a> Header<'a> {
         Ok(if length == 0 { start } else { &start[..length.min(start.len())] })
     }
 
-    /// Puts the scan together from the strips, and what is missing of the header from its tables.
+    /// Assembles the scan from the strips, and the missing parts of the header from its tables.
     fn strips_scan(&self, places: &Places, stream: &mut JpegStream) -> Result<Vec<u8>, ImageError> {
         let [across, down, _] = self.grid();
         let strips = places.offsets.len().min(across * down);
@@ -57,7 +57,7 @@ impl<'a> Header<'a> {
             if i == 0 {
                 packed = stream.read(packed)?;
             } else {
-                // Each strip begins anew, as behind a restart mark.
+                // each strip starts anew, as after a restart marker
                 scan.extend([0xff, 0xd0 + ((i - 1) % 8) as u8]);
             }
             scan.extend(packed);
@@ -65,7 +65,7 @@ impl<'a> Header<'a> {
                 return Err(damaged("its strips overlap"));
             }
         }
-        // Some writers leave the end mark out.
+        // some writers omit the end marker
         scan.extend([0xff, 0xd9]);
         if stream.frame.is_empty() {
             self.old_jpeg_tables(stream)?;
@@ -79,13 +79,13 @@ impl<'a> Header<'a> {
         Ok(scan)
     }
 
-    /// Blocks of all colours in a strip: as many as a restart interval has.
+    /// Number of blocks of all colours in a strip, which is the restart interval.
     fn strip_blocks(&self, stream: &JpegStream) -> u64 {
         let [across, down] = stream.block().map(u64::from);
         u64::from(self.chunk.width).div_ceil(across) * u64::from(self.chunk.height).div_ceil(down)
     }
 
-    /// Makes the header from tags 519 to 521: where each component's tables stand.
+    /// Builds the header from tags 519 to 521, which state the positions of each component's tables.
     fn old_jpeg_tables(&self, stream: &mut JpegStream) -> Result<(), ImageError> {
         let Subsampling { across, down } =
             if self.samples == 1 { Subsampling::NONE } else { Subsampling::read(&self.directory)? };
@@ -111,7 +111,7 @@ impl<'a> Header<'a> {
         Ok(())
     }
 
-    /// Reads the tables of one kind, and which of them each component uses. Components may share one.
+    /// Reads the tables of one kind and which table each component uses. Components may share a table.
     fn tables(
         &self,
         tag: u16,

@@ -1,21 +1,21 @@
-//! Photographs as cameras' sensors saw them, in files that are TIFF as well: what these show first is a thumbnail.
+//! Camera raw files that are also TIFF: their first picture is a thumbnail.
 
 use super::directory::Directory;
 use super::{ImageError, tag};
 
-/// Refuses a file whose first directory is that of such a photograph, by its name. One that cannot be read is none: what is wrong
-/// with it, who reads the page will tell.
+/// Refuses a file whose first directory is that of a raw photograph, and names the format. An unreadable directory
+/// passes; reading the page reports its error.
 pub(super) fn check(bytes: &[u8]) -> Result<(), ImageError> {
     let Ok(Some(first)) = Directory::of_page(bytes, 0) else { return Ok(()) };
     name(&first).map_or(Ok(()), |format| Err(ImageError::UnsupportedFormat { format }))
 }
 
-/// What the photograph is called that has this as its first directory, if it is one.
+/// The name of the raw format whose first directory this is, or `None` if it is not one.
 fn name(first: &Directory<'_>) -> Option<&'static str> {
     if first.raw(tag::DNG_VERSION).is_some() {
         return Some("DNG");
     }
-    // a smaller picture of another, which stands in a directory below this one
+    // a reduced version of another picture, which is in a subdirectory of this directory
     let is_reduced = first.value(tag::NEW_SUBFILE_TYPE, 0).unwrap_or(0) & 1 == 1;
     if !is_reduced || first.raw(tag::SUB_IFDS).is_none() {
         return None;
@@ -33,7 +33,7 @@ fn name(first: &Directory<'_>) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    /// A file of one directory with one tag, a byte.
+    /// A file of one directory with one tag, whose value is a byte.
     fn with(tag: u16, value: u8) -> Vec<u8> {
         let mut bytes = b"II*\0\x08\0\0\0\x01\0".to_vec();
         bytes.extend(tag.to_le_bytes());

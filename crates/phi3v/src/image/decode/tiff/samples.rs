@@ -1,11 +1,11 @@
-//! From the bytes of a strip or tile to samples of 8 bits.
+//! Converts the bytes of a strip or tile to 8-bit samples.
 
 use super::super::raster::unpack_bits;
 use super::compression::Compression;
 use super::header::{Header, SampleFormat};
 use super::{ImageError, ImageMode, gathered};
 
-/// Of every `N` bytes one, where they stand: a strip may be as large as the image, and is not there twice.
+/// Reduces every `N` bytes to one, in place: a strip may be as large as the image and must not be in memory twice.
 fn narrowed<const N: usize>(mut bytes: Vec<u8>, narrow: impl Fn(&[u8]) -> u8) -> Vec<u8> {
     let values = bytes.len() / N;
     for value in 0..values {
@@ -16,7 +16,7 @@ fn narrowed<const N: usize>(mut bytes: Vec<u8>, narrow: impl Fn(&[u8]) -> u8) ->
 }
 
 impl Header<'_> {
-    /// Makes 8-bit samples of a chunk's bytes; those of fewer than 8 bits are not yet stretched.
+    /// Converts a chunk's bytes to 8-bit samples. Samples of fewer than 8 bits are not yet stretched.
     pub(super) fn to_samples(&self, mut bytes: Vec<u8>) -> Result<Vec<u8>, ImageError> {
         let row_bytes = self.row_bytes();
         match self.predictor {
@@ -37,7 +37,7 @@ impl Header<'_> {
         }
     }
 
-    /// The number that two or four bytes are.
+    /// The number stored in two or four bytes.
     fn number(&self, bytes: &[u8]) -> u32 {
         let push = |value: u32, byte: &u8| value << 8 | u32::from(*byte);
         if self.directory.little_endian {
@@ -47,15 +47,15 @@ impl Header<'_> {
         }
     }
 
-    /// The number that four bytes are. Pillow takes big-endian ones, unpacked by libtiff and so in the machine's order,
-    /// for big-endian still.
+    /// The number stored in four bytes. libtiff unpacks big-endian numbers to the machine's byte order, but Pillow
+    /// still reads them as big-endian.
     fn number_32(&self, bytes: &[u8]) -> u32 {
         let swapped = !self.directory.little_endian && self.compression != Compression::None;
         let number = self.number(bytes);
         if self.clips() && swapped { number.swap_bytes() } else { number }
     }
 
-    /// Writes a number over two or four bytes.
+    /// Writes a number to two or four bytes.
     fn set_number(&self, bytes: &mut [u8], number: u32) {
         let size = bytes.len();
         for (i, byte) in bytes.iter_mut().enumerate() {
@@ -64,12 +64,12 @@ impl Header<'_> {
         }
     }
 
-    /// Whether plain gray of more than 8 bits is clipped at 255, as the reference does.
+    /// Whether plain gray of more than 8 bits is clipped at 255, as in the reference.
     fn clips(&self) -> bool {
         self.mode == ImageMode::Reference && self.samples == 1
     }
 
-    /// A row of 12-bit samples, two in three bytes: the high 8 bits of each, or clipped.
+    /// Converts a row of 12-bit samples, two in three bytes: keeps the high 8 bits of each, or clips.
     fn narrow_12(&self, row: &[u8]) -> Vec<u8> {
         let narrow = |value: u16| if self.clips() { value.min(255) as u8 } else { (value >> 4) as u8 };
         let sample = |x: usize| {
@@ -84,7 +84,7 @@ impl Header<'_> {
         (0..self.chunk.width as usize).map(sample).collect()
     }
 
-    /// The high byte, or clipped. Signed ones are moved up, so that the lowest is black.
+    /// Keeps the high byte, or clips. Signed samples are shifted so that the lowest is black.
     fn narrow_16(&self, value: u16) -> u8 {
         match (self.format, self.clips()) {
             (SampleFormat::Signed, true) => (value as i16).clamp(0, 255) as u8,
@@ -94,10 +94,10 @@ impl Header<'_> {
         }
     }
 
-    /// The high byte, or clipped: the reference takes all integers for signed ones. Floats go from 0 to 1.
+    /// Keeps the high byte, or clips: the reference reads all integers as signed. Floats range from 0 to 1.
     fn narrow_32(&self, value: u32) -> u8 {
         match (self.format, self.clips()) {
-            // not a number becomes 0
+            // NaN becomes 0
             (SampleFormat::Float, true) => f32::from_bits(value) as u8,
             (SampleFormat::Float, false) => (f32::from_bits(value) * 255.0).round() as u8,
             (_, true) => (value as i32).clamp(0, 255) as u8,
@@ -106,7 +106,7 @@ impl Header<'_> {
         }
     }
 
-    /// Each sample was stored as the difference to the one before it in its row.
+    /// Undoes differencing: each sample was stored as the difference from the previous one in its row.
     fn undo_differences(&self, row: &mut [u8]) {
         let size = self.bits / 8;
         let step = self.chunk_depth() * size;
@@ -122,7 +122,8 @@ impl Header<'_> {
         }
     }
 
-    /// The bytes of a row's 32-bit floats were sorted by place, the highest first, and then differenced.
+    /// Undoes float differencing: the bytes of a row's 32-bit floats were grouped by significance, the highest first,
+    /// and then differenced.
     fn undo_float_differences(&self, row: &mut [u8]) {
         for i in 1..row.len() {
             row[i] = row[i].wrapping_add(row[i - 1]);

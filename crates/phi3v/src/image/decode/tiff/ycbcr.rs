@@ -1,26 +1,26 @@
-//! YCbCr to RGB as libtiff does it (TIFF 6.0 section 21), for everything but JPEG, which converts by itself.
+//! Converts YCbCr to RGB as libtiff does (TIFF 6.0 section 21). JPEG is converted by its own decoder.
 
 use super::directory::Directory;
 use super::{ImageError, damaged, room, tag};
 
-/// Bits behind the point of the products.
+/// Fractional bits of the products.
 const SHIFT: u32 = 16;
 const HALF: i32 = 1 << (SHIFT - 1);
-/// Values behind the black and white points are cut here; wild points must not overflow.
+/// Limit for values beyond the black and white points, so that extreme points cannot overflow.
 const CODE_MAX: f32 = 4096.0;
 
-/// What each sample adds to red, green and blue.
+/// The amounts that each sample adds to red, green and blue.
 pub(super) struct YCbCr {
     luma: [i32; 256],
     cr_to_red: [i32; 256],
     cb_to_blue: [i32; 256],
-    /// With [`SHIFT`] bits behind the point, the rounding half included.
+    /// With [`SHIFT`] fractional bits, including the rounding half.
     cb_to_green: [i32; 256],
     cr_to_green: [i32; 256],
 }
 
 impl YCbCr {
-    /// From the directory's coefficients (tag 529) and black and white points (532).
+    /// Reads the directory's coefficients (tag 529) and black and white points (tag 532).
     pub(super) fn read(directory: &Directory<'_>) -> Result<Self, ImageError> {
         let read = |tag, default: &[f32]| -> Result<Vec<f32>, ImageError> {
             let values = directory.floats(tag)?;
@@ -46,7 +46,7 @@ impl YCbCr {
         let (cr_to_red, cb_to_blue) = (fixed(red), fixed(blue));
         let cr_to_green = -fixed(luma[0] * red / luma[1]);
         let cb_to_green = -fixed(luma[2] * blue / luma[1]);
-        // The whole part of the black point is taken off, and what is left scaled to the range.
+        // the integer part of the black point is subtracted, and the result scaled to the range
         let code = |sample: i32, black: f32, white: f32, range: f32| {
             let span = if white - black == 0.0 { 1.0 } else { white - black };
             (sample.saturating_sub(black as i32) as f32 * range / span).clamp(-CODE_MAX, CODE_MAX) as i32
@@ -80,7 +80,7 @@ impl YCbCr {
     }
 }
 
-/// How many pixels share a pair of colour samples.
+/// How many pixels share a pair of chroma samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Subsampling {
     pub(super) across: usize,
@@ -91,7 +91,7 @@ impl Subsampling {
     /// One pair for every pixel.
     pub(super) const NONE: Self = Self { across: 1, down: 1 };
 
-    /// From tag 530; absent it is 2 by 2.
+    /// Reads tag 530; if it is absent, subsampling is 2 by 2.
     pub(super) fn read(directory: &Directory<'_>) -> Result<Self, ImageError> {
         let values = directory.values(tag::YCBCR_SUBSAMPLING)?;
         let (across, down) = match values[..] {
@@ -105,12 +105,12 @@ impl Subsampling {
         Ok(Self { across: across as usize, down: down as usize })
     }
 
-    /// Bytes of a row of blocks: the samples of `across * down` pixels each, then one Cb and one Cr.
+    /// Bytes of a row of blocks. A block holds the luma of `across * down` pixels, then one Cb and one Cr.
     pub(super) fn block_row_bytes(self, width: usize) -> usize {
         width.div_ceil(self.across) * (self.across * self.down + 2)
     }
 
-    /// Spreads blocks to pixels. `[rows, width, 3]`
+    /// Expands blocks to pixels. `[rows, width, 3]`
     pub(super) fn spread(self, blocks: &[u8], width: usize, rows: usize) -> Result<Vec<u8>, ImageError> {
         let mut pixels = room(width * rows * 3)?;
         let block_bytes = self.across * self.down + 2;

@@ -1,4 +1,4 @@
-//! All frames of an animation, each as it is seen: on what those before it have left.
+//! All frames of an animation, each drawn over what the previous frames have left.
 
 use super::super::super::error::ImageError;
 use super::super::super::orientation::Orientation;
@@ -10,7 +10,7 @@ use image_webp::WebPDecoder;
 use std::io::Cursor;
 use std::time::Duration;
 
-/// The frames of an animation that are to come.
+/// The remaining frames of an animation.
 pub(in super::super) struct Frames {
     decoder: WebPDecoder<Cursor<Vec<u8>>>,
     orientation: Orientation,
@@ -18,7 +18,7 @@ pub(in super::super) struct Frames {
 }
 
 impl Frames {
-    /// Those of `bytes`; none where it is a still picture.
+    /// Returns the frames of `bytes`, or `None` if it is a still picture.
     pub(in super::super) fn of(
         bytes: &[u8],
         mode: ImageMode,
@@ -32,19 +32,20 @@ impl Frames {
         if container.announced & ANIMATED == 0 {
             return Err(damaged("its header tells of no animation"));
         }
-        // where no frame has been the canvas is clear, whatever the header says of alpha; what else it announces may be missing
+        // Pixels that no frame has covered are transparent, whatever the header says about alpha. Its other flags are
+        // dropped, since what they announce may be missing.
         let bytes = container.with_flags(bytes, ANIMATED | ALPHA).into_owned();
         let mut decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(error)?;
         let (width, height) = decoder.dimensions();
         limits.check_size(Size { width, height })?;
-        // whatever the file advises: nothing is below the frames, as libwebp has it
+        // like libwebp, ignore the file's background colour
         decoder.set_background_color([0; 4]).map_err(error)?;
         let exif = container.exif.filter(|_| mode == ImageMode::AsSeen);
         let orientation = exif.map(Orientation::from_exif).unwrap_or_default();
         Ok(Some(Self { decoder, orientation, left: container.frames }))
     }
 
-    /// The next frame, and for how long it is shown.
+    /// Returns the next frame and how long it is shown.
     pub(in super::super) fn next(&mut self) -> Option<Result<(Raster, Duration), ImageError>> {
         self.left = self.left.checked_sub(1)?;
         let frame = self.read();

@@ -1,22 +1,23 @@
-//! How many sets of Huffman codes a lossless stream has, by a walk over what stands before them (RFC 9649, section 3).
-//! A set takes the decoder up to 126 KB and a file 138 bytes, whatever the size of the image.
+//! Counts the sets of Huffman codes of a lossless stream by reading what comes before them (RFC 9649, section 3). A
+//! set takes up to 126 KB in the decoder and 138 bytes in a file, whatever the size of the image.
 
 use super::super::super::Size;
 
-/// Most sets of codes; real encoders stay below it by far, and as many take the decoder 250 MB.
+/// Maximum number of sets of codes. Real encoders use far fewer, and this many take 250 MB in the decoder.
 pub(super) const MAX: usize = 4_096;
 
-/// Symbols of a set's codes: green with lengths (and the colour cache), red, blue, alpha, distance.
+/// Number of symbols of each code in a set: green with lengths (and the colour cache), red, blue, alpha, distance.
 const ALPHABETS: [usize; 5] = [256 + 24, 256, 256, 256, 40];
-/// The order in which the lengths of the code of lengths stand.
+/// The order in which the lengths of the code length code are stored.
 const LENGTHS_ORDER: [usize; 19] = [17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 const CODE_BITS_MAX: usize = 15;
 
-/// Sets of codes in a stream for an image of this size; nothing where the stream is damaged before they begin.
+/// Counts the sets of codes in a stream for an image of this size. Returns `None` if the stream is damaged before the
+/// sets begin.
 pub(super) fn count(stream: &[u8], size: Size) -> Option<usize> {
     let mut bits = Bits { bytes: stream, at: 0 };
     let (mut width, height) = (size.width as usize, size.height as usize);
-    // each of the four transforms stands there once
+    // each of the four transforms may occur once
     for _ in 0..=4 {
         if bits.read(1)? == 0 {
             break;
@@ -48,15 +49,15 @@ pub(super) fn count(stream: &[u8], size: Size) -> Option<usize> {
     Some(bits.image(blocks(width, block), blocks(height, block))? + 1)
 }
 
-/// Blocks of `1 << bits` pixels along a side.
+/// Number of blocks of `1 << bits` pixels along a side.
 fn blocks(side: usize, bits: usize) -> usize {
     side.div_ceil(1 << bits)
 }
 
-/// The stream, read from the lowest bit of each byte.
+/// Reads a stream from the lowest bit of each byte.
 struct Bits<'a> {
     bytes: &'a [u8],
-    /// Place in the stream, in bits.
+    /// Position in the stream, in bits.
     at: usize,
 }
 
@@ -72,7 +73,7 @@ impl Bits<'_> {
         Some(value)
     }
 
-    /// Colours that the colour cache holds; 0 without one.
+    /// Number of colours in the colour cache; 0 without a cache.
     fn cache(&mut self) -> Option<usize> {
         if self.read(1)? == 0 {
             return Some(0);
@@ -81,7 +82,7 @@ impl Bits<'_> {
         (1..=11).contains(&bits).then_some(1 << bits)
     }
 
-    /// Passes over an image that has one set of codes; returns the largest `red << 8 | green` in it.
+    /// Skips an image that has one set of codes, and returns the largest `red << 8 | green` in it.
     fn image(&mut self, width: usize, height: usize) -> Option<usize> {
         let cache = self.cache()?;
         let mut codes = Vec::new();
@@ -107,7 +108,7 @@ impl Bits<'_> {
                 1
             };
             if self.at == before {
-                // codes of one symbol take no bits: all pixels are the same
+                // codes of one symbol take no bits, so all pixels are the same
                 return Some(largest);
             }
             left = left.checked_sub(pixels)?;
@@ -115,7 +116,7 @@ impl Bits<'_> {
         Some(largest)
     }
 
-    /// A length or distance behind its symbol, of which there are 40 at most.
+    /// Reads the length or distance that `symbol`, one of at most 40, begins.
     fn length(&mut self, symbol: usize) -> Option<usize> {
         if symbol >= ALPHABETS[4] {
             return None;
@@ -130,9 +131,9 @@ impl Bits<'_> {
 
 /// A Huffman code.
 struct Code {
-    /// Symbols by the length of their codes.
+    /// Number of symbols for each code length.
     counts: [usize; CODE_BITS_MAX + 1],
-    /// Shorter codes first. One alone takes no bits.
+    /// Symbols in order of code length. A single symbol takes no bits.
     symbols: Vec<usize>,
 }
 
@@ -177,7 +178,7 @@ impl Code {
         (lengths.len() <= size).then(|| Self::of(&lengths))?
     }
 
-    /// From the length of each symbol's code.
+    /// Builds a code from the code length of each symbol.
     fn of(lengths: &[usize]) -> Option<Self> {
         let mut counts = [0; CODE_BITS_MAX + 1];
         let mut symbols: Vec<usize> = (0..lengths.len()).filter(|symbol| lengths[*symbol] > 0).collect();
@@ -208,7 +209,7 @@ impl Code {
 mod tests {
     use super::*;
 
-    /// A stream without transforms and colour cache whose one block of pixels has the set `red << 8 | green`.
+    /// A stream without transforms and colour cache, whose only block of pixels uses the set `red << 8 | green`.
     fn stream(red: usize, green: usize) -> Vec<u8> {
         let mut bits = Vec::new();
         let mut put = |value: usize, count: usize| bits.extend((0..count).map(|i| value >> i & 1));

@@ -1,35 +1,35 @@
-//! From planes to RGB, as libavif does it where it is asked for the best quality: single precision, and colours that pixels share
-//! are blended with those beside.
+//! Converts planes to RGB as libavif does at its best quality: in single precision, with shared chroma interpolated
+//! between neighbouring samples.
 
 use super::super::super::super::room::room;
 use super::super::canvas::Canvas;
 use super::super::coding::Coding;
 use super::super::{Fault, damaged, unsupported};
 
-/// The matrix that is made of where the primaries are.
+/// The matrix derived from the positions of the primaries.
 pub(super) const OF_PRIMARIES: u16 = 12;
-/// The primaries that nobody has told.
+/// Unspecified primaries.
 pub(super) const UNSPECIFIED: u16 = 2;
 const IDENTITY: u16 = 0;
-/// How near and far samples of chroma are blended: by 9, 3, 3 and 1 of 16 in a square, by 3 and 1 of 4 in a row.
+/// Weights for interpolating chroma: 9, 3, 3 and 1 of 16 in a square, or 3 and 1 of 4 in a row.
 const NEAR: f32 = 9.0 / 16.0;
 const BESIDE: f32 = 3.0 / 16.0;
 const FAR: f32 = 1.0 / 16.0;
 
 /// The planes of a picture.
 pub(super) struct Planes<'a> {
-    /// Columns that are looked at.
+    /// Number of columns that are read.
     pub(super) width: usize,
-    /// Rows that are looked at.
+    /// Number of rows that are read.
     pub(super) height: usize,
     pub(super) chroma_width: usize,
     pub(super) chroma_height: usize,
-    /// Bits of a sample.
+    /// Bits per sample.
     pub(super) depth: usize,
-    /// Whether two columns, and whether two rows, share their chroma.
+    /// Whether two columns share their chroma, and whether two rows do.
     pub(super) is_halved: [bool; 2],
     pub(super) luma: Samples<'a>,
-    /// Blue and red; none of a gray picture.
+    /// Blue and red; `None` for a gray picture.
     pub(super) chroma: Option<[Samples<'a>; 2]>,
 }
 
@@ -37,14 +37,14 @@ pub(super) struct Planes<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Samples<'a> {
     pub(super) bytes: &'a [u8],
-    /// Bytes from row to row.
+    /// Bytes from one row to the next.
     pub(super) stride: usize,
-    /// Whether a sample has two bytes.
+    /// Whether a sample takes two bytes.
     pub(super) is_wide: bool,
 }
 
 impl Samples<'_> {
-    /// The values in `table` of the first samples of a row.
+    /// Looks up the first `width` samples of a row in `table`.
     fn row(&self, y: usize, width: usize, table: &[f32], values: &mut Vec<f32>) -> Result<(), Fault> {
         let bytes = width * if self.is_wide { 2 } else { 1 };
         let row = y.checked_mul(self.stride).and_then(|start| self.bytes.get(start..start + bytes));
@@ -61,13 +61,13 @@ impl Samples<'_> {
     }
 }
 
-/// From luma and two chromas to RGB, all of them as parts of their range.
+/// Conversion from luma and two chroma values to RGB, all as fractions of their range.
 enum Conversion {
-    /// There is luma only.
+    /// Luma only.
     Gray,
     /// The planes are green, blue and red.
     Identity,
-    /// Luma, green against magenta, orange against blue.
+    /// Luma, green against magenta and orange against blue.
     YCgCo,
     /// The weights of red and blue in luma.
     Matrix { kr: f32, kb: f32 },
@@ -108,9 +108,9 @@ impl Conversion {
     }
 }
 
-/// The weights of red and blue in the luma of a picture with these primaries, by equations 32 to 37 of ITU-T H.273.
+/// The weights of red and blue in luma for these primaries, by equations 32 to 37 of ITU-T H.273.
 fn weights_of(primaries: u16) -> (f32, f32) {
-    // where red, green, blue and white are: x and y of each
+    // x and y of red, green, blue and white
     let [r, g, b, w]: [[f32; 2]; 4] = match primaries {
         4 => [[0.67, 0.33], [0.21, 0.71], [0.14, 0.08], [0.310, 0.316]],
         5 => [[0.64, 0.33], [0.29, 0.60], [0.15, 0.06], [0.3127, 0.3290]],
@@ -133,7 +133,7 @@ fn weights_of(primaries: u16) -> (f32, f32) {
     (kr, kb)
 }
 
-/// What each sample of luma and of chroma is as a part of its range.
+/// Lookup tables from luma and chroma samples to fractions of their range.
 struct Tables {
     luma: Vec<f32>,
     chroma: Vec<f32>,
@@ -154,7 +154,7 @@ impl Tables {
     }
 }
 
-/// The picture in RGB.
+/// Converts the picture to RGB.
 pub(super) fn to_canvas(planes: &Planes<'_>, coding: Coding) -> Result<Canvas, Fault> {
     let (width, height) = (planes.width, planes.height);
     if !(8..=12).contains(&planes.depth) || planes.chroma_width == 0 || planes.chroma_height == 0 {
@@ -171,7 +171,7 @@ pub(super) fn to_canvas(planes: &Planes<'_>, coding: Coding) -> Result<Canvas, F
             blue.read(planes, b, y, &tables.chroma)?;
             red.read(planes, r, y, &tables.chroma)?;
         } else {
-            // 0 is no colour
+            // a chroma of 0 means no colour
             blue.row.resize(width, 0.0);
             red.row.resize(width, 0.0);
         }
@@ -183,7 +183,7 @@ pub(super) fn to_canvas(planes: &Planes<'_>, coding: Coding) -> Result<Canvas, F
     Ok(Canvas { width, height, pixels })
 }
 
-/// A row of chroma, a value for each pixel, and what it is made of.
+/// A row of chroma with a value for each pixel, and the two sample rows that it is computed from.
 #[derive(Default)]
 struct Chroma {
     near: Vec<f32>,
@@ -192,7 +192,7 @@ struct Chroma {
 }
 
 impl Chroma {
-    /// Reads row `y` of the picture.
+    /// Computes row `y` of the picture.
     fn read(
         &mut self,
         planes: &Planes<'_>,
@@ -220,7 +220,7 @@ impl Chroma {
     }
 }
 
-/// The sample of chroma that a pixel lies in, and the one that it lies next to; both the same at an edge.
+/// The chroma sample that covers a pixel and the nearest neighbour of that sample; the same sample twice at an edge.
 fn pair(place: usize, pixels: usize, samples: usize, is_halved: bool) -> (usize, usize) {
     if !is_halved {
         return (place, place);
@@ -244,7 +244,7 @@ mod tests {
         Coding { primaries: 1, matrix, is_full_range }
     }
 
-    /// A picture of 4 x 2 pixels of one luma, whose left and right half have other colours.
+    /// A picture of 4 x 2 pixels with one luma value, whose left and right halves differ in colour.
     fn rgb(luma: &[u8], cb: &[u8], cr: &[u8], coding: Coding) -> Result<Vec<[u8; 3]>, Fault> {
         let samples = |bytes, stride| Samples { bytes, stride, is_wide: false };
         let planes = Planes {
@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn shared_colours_are_blended_with_those_beside() {
         let row = rgb(&[128; 8], &[128, 128], &[128, 228], coding(6, true)).unwrap();
-        // red rises by 1.402 of 0, 25, 75 and 100
+        // red rises by 1.402 times 0, 25, 75 and 100
         let reds: Vec<u8> = row.iter().map(|[red, ..]| *red).collect();
         assert_eq!(reds, [128, 163, 233, 255, 128, 163, 233, 255]);
     }
@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn primaries_weigh_red_and_blue() {
-        // the weights that the standards of these primaries state themselves
+        // the weights that the standards for these primaries state
         for (primaries, kr, kb) in [(1, 0.2126, 0.0722), (9, 0.2627, 0.0593), (6, 0.2124, 0.0866)] {
             let (red, blue) = weights_of(primaries);
             assert!((red - kr).abs() < 2e-4 && (blue - kb).abs() < 2e-4, "{primaries}: {red} {blue}");

@@ -1,10 +1,10 @@
 //! The bits of a strip, highest first.
 
-/// A place in packed bits.
+/// A position in packed bits.
 pub(super) struct Bits<'a> {
     bytes: &'a [u8],
     at: usize,
-    /// Where the bits end; grows with the zeros that were made up.
+    /// Where the bits end; grows with the zeros that are appended.
     end: usize,
 }
 
@@ -15,8 +15,8 @@ impl<'a> Bits<'a> {
 
     /// The next `count` bits, at most 16, as a number.
     ///
-    /// A code is looked up with as many bits as the longest has, and the last one may be shorter: while any bit is
-    /// left, missing ones are zeros. `None` when none is left.
+    /// Codes are looked up with as many bits as the longest code has, and the last code may be shorter. While any bit
+    /// is left, missing bits are zeros. Returns `None` if no bit is left.
     pub(super) fn peek(&mut self, count: usize) -> Option<usize> {
         if self.at == self.end {
             return None;
@@ -25,32 +25,32 @@ impl<'a> Bits<'a> {
         Some(self.look(count))
     }
 
-    /// Passes over bits that [`peek`](Self::peek) has shown.
+    /// Consumes bits that [`peek`](Self::peek) has returned.
     pub(super) fn skip(&mut self, count: usize) {
         self.at = (self.at + count).min(self.end);
     }
 
-    /// How many bits were passed over.
+    /// The number of bits consumed.
     pub(super) fn at(&self) -> usize {
         self.at
     }
 
-    /// Whether all bits of the data were passed over.
+    /// Whether all bits of the data were consumed.
     pub(super) fn spent(&self) -> bool {
         self.at >= self.bytes.len() * 8
     }
 
-    /// Passes over the rest of a unit of `size` bits.
+    /// Consumes the rest of a unit of `size` bits.
     pub(super) fn align(&mut self, size: usize) {
         self.at = self.at.next_multiple_of(size).min(self.end);
     }
 
-    /// Passes over as many bits as leave whole units of `size` bits, zeros that were made up among them.
+    /// Consumes bits until whole units of `size` bits are left, counting the appended zeros.
     pub(super) fn align_from_end(&mut self, size: usize) {
         self.at += (self.end - self.at) % size;
     }
 
-    /// Whether two end-of-line codes stand here: the end of a Group 4 strip.
+    /// Whether two end-of-line codes follow: the end of a Group 4 strip.
     pub(super) fn at_end_of_block(&self) -> bool {
         self.at + 24 <= self.bytes.len() * 8 && self.look(12) == 1 && self.look_at(self.at + 12, 12) == 1
     }
@@ -66,7 +66,7 @@ impl<'a> Bits<'a> {
     }
 }
 
-/// Whether an end-of-line code stands anywhere in the bits: eleven or more zeros, then a one.
+/// Whether the bits contain an end-of-line code: eleven or more zeros, then a one.
 pub(super) fn has_end_of_line(bytes: &[u8]) -> bool {
     let mut zeros = 0;
     for byte in bytes {

@@ -1,28 +1,28 @@
-//! The codes of ITU-T T.4 and T.6, as tables looked up with the next bits.
+//! The codes of ITU-T T.4 and T.6, as tables indexed by the next bits.
 
 use super::Color;
 
-/// What the next bits say where the length of a run is expected.
+/// The meaning of the next bits if the length of a run is expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Run {
-    /// The run's last code: so many pixels.
+    /// The run's last code, with its number of pixels.
     Last(u16),
-    /// So many pixels, and another code follows.
+    /// A number of pixels; another code follows.
     More(u16),
     /// The eleven zeros that begin an end-of-line code.
     EndOfLine,
-    /// No code begins like this.
+    /// No code begins with these bits.
     Unknown,
 }
 
-/// What the next bits say where a row's coding mode is expected.
+/// The meaning of the next bits if the coding mode of a row is expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// The change lies this far right of the one above it.
+    /// The change lies this many pixels to the right of the change above.
     Vertical(i64),
     /// Horizontal mode: two runs follow.
     Horizontal,
-    /// The two changes above have none below them.
+    /// The two changes above have no counterparts below.
     Pass,
     /// An extension: uncompressed data or one of the reserved kinds.
     Extension,
@@ -30,9 +30,9 @@ pub(super) enum Mode {
     EndOfLine,
 }
 
-/// Zeros that begin an end-of-line code.
+/// Number of zeros that begin an end-of-line code.
 pub(super) const END_OF_LINE_ZEROS: usize = 11;
-/// Bits looked up for a mode: its longest code.
+/// Bits looked up for a mode: the length of the longest code.
 pub(super) const MODE_BITS: usize = 7;
 
 /// Runs of 0 to 63 pixels, then of 64, 128 and so on to 1728.
@@ -239,7 +239,7 @@ const LONG: [&str; 13] = [
     "000000011111",
 ];
 
-/// A code: how many bits it has, and what it says. Small, since the program holds 12,288 of them.
+/// A code: its length in bits and its meaning. Small, since the program holds 12,288 of them.
 #[derive(Clone, Copy)]
 pub(super) struct RunCode {
     pub(super) bits: u8,
@@ -250,7 +250,7 @@ static WHITE_TABLE: [RunCode; 1 << 12] = table(&WHITE);
 static BLACK_TABLE: [RunCode; 1 << 13] = table(&BLACK);
 
 impl Color {
-    /// Bits looked up for a run: the colour's longest code.
+    /// Bits looked up for a run: the length of the colour's longest code.
     pub(super) fn code_bits(self) -> usize {
         match self {
             Self::White => 12,
@@ -258,7 +258,7 @@ impl Color {
         }
     }
 
-    /// The code that begins with these [`code_bits`](Self::code_bits) bits.
+    /// The code that these [`code_bits`](Self::code_bits) bits begin with.
     pub(super) fn code(self, bits: usize) -> RunCode {
         match self {
             Self::White => WHITE_TABLE[bits],
@@ -267,7 +267,7 @@ impl Color {
     }
 }
 
-/// The mode whose code begins these [`MODE_BITS`] bits, and the length of its code.
+/// The mode whose code these [`MODE_BITS`] bits begin with, and the length of that code.
 pub(super) fn mode(bits: usize) -> (Mode, usize) {
     match bits {
         0 => (Mode::EndOfLine, 7),
