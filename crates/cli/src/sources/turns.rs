@@ -28,7 +28,7 @@ pub struct Turn {
 }
 
 impl Turns {
-    /// Creates `count` turns.
+    /// Creates `count` turns, all of them free.
     pub fn new(count: usize) -> Self {
         Self(Arc::new(Mutex::new(Queue { free: count, clients: VecDeque::new() })))
     }

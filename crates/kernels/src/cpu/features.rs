@@ -28,7 +28,7 @@ pub enum Feature {
 }
 
 impl Feature {
-    /// All features.
+    /// All features, in the order of their variants.
     pub const ALL: [Self; 9] = [
         Self::Avx2,
         Self::AvxVnni,
