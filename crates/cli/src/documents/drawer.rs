@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 /// How long a document may stay open without a request for a page.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// Limits on drawing.
+/// Limits on the process that draws a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DrawLimits {
     /// Time to open a document, and time for each page or picture.
@@ -285,7 +285,7 @@ pub struct Document {
 }
 
 impl Document {
-    /// Number of pages.
+    /// Number of pages of the document.
     #[must_use]
     pub fn pages(&self) -> usize {
         self.pages

@@ -22,7 +22,7 @@ pub enum OpenFile {
 }
 
 impl OpenFile {
-    /// Number of pages.
+    /// Number of pages of the file.
     #[must_use]
     pub fn pages(&self) -> usize {
         match self {
