@@ -311,7 +311,7 @@ impl Scheduler {
         let Range { start, end: total } = self.running[index].left_to_compute();
         let end = if total - start < chunk.saturating_add(rows_min) { total } else { start + chunk };
         let mut chunks = vec![PromptChunk { index, rows: start..end, is_last: end == total }];
-        // a chunk this short takes the kernels for few rows, and others beside it would change that
+        // a chunk this short takes the kernels for few rows, and adding others would change that
         let mut spare = if end - start < rows_min { 0 } else { shared.saturating_sub(end - start) };
         for &index in others {
             let rows = self.running[index].left_to_compute();
