@@ -478,7 +478,7 @@ pub struct Load {
 /// ```
 pub trait Observer {
     /// Called between layers with the progress so far; [`ControlFlow::Break`](std::ops::ControlFlow::Break) cancels the
-    /// request.
+    /// request that the work is for.
     fn progress(&mut self, progress: StepProgress) -> std::ops::ControlFlow<()> {
         let _ = progress;
         std::ops::ControlFlow::Continue(())

@@ -67,8 +67,8 @@ impl Parts {
     }
 }
 
-/// Combines the results of two sequences of a request. They ran at the same time, so the longer of their times counts,
-/// except in the vision tower, where times add up.
+/// Combines the results of two sequences of a request. They ran at the same time, so the longer prefill and decode times
+/// count, and the earlier admission and first token. Times in the vision tower add up.
 fn together(found: Finished, other: Finished) -> Finished {
     let scores = found.scores.into_iter().zip(other.scores);
     let (mut usage, mut timings) = (found.usage, found.timings);
