@@ -1,4 +1,5 @@
-//! Many requests on one engine, each answer given as soon as it ends, while other threads prepare the next requests.
+//! Runs many requests on one engine and yields each answer as soon as it ends, while other threads prepare further
+//! requests.
 //!
 //! ```
 //! use phi3v::batch::{Asked, read_ahead};
@@ -28,31 +29,31 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// How long a step waits for the next request where there is nothing else to do.
+/// How long a step waits for the next request if there is nothing else to do.
 const WAIT: Duration = Duration::from_millis(50);
 
-/// Failures of requests that are taken in one step, so that the caller hears of them and can stop.
+/// Most failed requests taken in one step, so that the caller learns of them and can stop.
 const FAILURES_MAX: usize = 16;
 
-/// Requests that wait in the engine beyond those for which there is a place, so that one which becomes free is filled in the
+/// Requests that wait in the engine beyond those that can run at once, so that a place that becomes free is filled in the
 /// same step.
 const WAITING: usize = 2;
 
-/// A request with the caller's name for it, or why there is none: the failure comes out again beside the answers.
+/// A request with the caller's key, or the reason why there is none, which is returned along with the answers.
 #[derive(Debug)]
 pub struct Asked<K, E = Error> {
-    /// What the caller knows the answer by; it comes back with it.
+    /// The caller's key; it comes back with the answer.
     pub key: K,
-    /// The request, or why it could not be made.
+    /// The request, or the reason why it could not be made.
     pub request: Result<Request, E>,
 }
 
-/// A request that has come to its end, with the key that it was asked with.
+/// A request that has ended, with its key.
 #[derive(Debug)]
 pub struct Ended<K, E = Error> {
-    /// The caller's name for the request.
+    /// The caller's key for the request.
     pub key: K,
-    /// The whole answer, or why there is none.
+    /// The whole answer, or the reason why there is none.
     pub result: Result<Answer, E>,
 }
 
@@ -61,27 +62,27 @@ pub struct Ended<K, E = Error> {
 pub struct Answer {
     /// All of the answer's text, without the token that ended it.
     pub text: String,
-    /// The tokens of the answer, with log probabilities where the request asked for them.
+    /// The tokens of the answer, with log probabilities if the request asked for them.
     pub tokens: Vec<Token>,
-    /// Why the answer ended, the tokens that were counted and where the time went.
+    /// Why the answer ended, its token counts and how its time was spent.
     pub finished: Finished,
 }
 
-/// Requests that run together on one engine. The source gives groups, whose requests come one behind the other: what
-/// they have in common (an image, the beginning of a conversation) is computed once. The iterator gives the answers in the
-/// order in which they end, and waits for the source where it must.
+/// Requests that run together on one engine. The source yields groups, whose requests are submitted one after another, so
+/// that their common parts (an image, the beginning of a conversation) are computed once. The iterator yields the answers
+/// in the order in which they end, and waits for the source if necessary.
 ///
-/// What is answered does not depend on how many run together, see [`EngineOptions`](crate::engine::EngineOptions).
+/// The answers do not depend on how many requests run together, see [`EngineOptions`](crate::engine::EngineOptions).
 ///
-/// A batch that is dropped before its end cancels what runs, so that the engine is free for others.
+/// Dropping a batch before its end cancels what runs, so that the engine is free for others.
 pub struct Batch<'e, B: Backend, K, E = Error> {
     engine: &'e mut Engine<B>,
-    /// None when there are no more.
+    /// `None` once no more requests will come.
     source: Option<Coming<Vec<Asked<K, E>>>>,
-    /// Requests that were taken and not submitted yet.
+    /// Requests that were taken and are not submitted yet.
     taken: VecDeque<Asked<K, E>>,
     running: HashMap<RequestId, Running<K>>,
-    /// Answers of steps that the iterator has not given out.
+    /// Answers that the iterator has yet to yield.
     ended: VecDeque<Ended<K, E>>,
 }
 
@@ -100,19 +101,19 @@ struct Running<K> {
 }
 
 impl<'e, B: Backend, K, E: From<Error>> Batch<'e, B, K, E> {
-    /// Requests of `source` on `engine`: it ends when no more are coming. What happens meanwhile to others that the engine has
-    /// is reported by its next [`step`](Engine::step) behind the batch.
+    /// Runs the requests of `source` on `engine`; the batch ends when no more are coming. Events of the engine's other
+    /// requests are reported by its next [`step`](Engine::step) after the batch.
     pub fn new(engine: &'e mut Engine<B>, source: Coming<Vec<Asked<K, E>>>) -> Self {
         let (taken, ended) = (VecDeque::new(), VecDeque::new());
         Self { engine, source: Some(source), taken, running: HashMap::new(), ended }
     }
 
-    /// Takes requests as far as there is a place for them, does one step of the engine, and gives what has ended by it.
-    /// Where nothing runs and nothing has ended it waits a twentieth of a second for the source, so that a caller can look at
-    /// other things; so it can after some failures, however many come.
+    /// Takes requests as long as there is a place for them, does one step of the engine, and returns what has ended. If
+    /// nothing runs and nothing has ended, waits a twentieth of a second for the source. A caller can thus do other
+    /// things in between, also after a few failures, however many come.
     ///
     /// # Panics
-    /// As a thread did that prepared requests.
+    /// If a thread that prepared requests has panicked: its panic continues here.
     pub fn step(&mut self) -> Vec<Ended<K, E>> {
         let mut ended = Vec::new();
         self.take(&mut ended);
@@ -124,19 +125,19 @@ impl<'e, B: Backend, K, E: From<Error>> Batch<'e, B, K, E> {
         ended
     }
 
-    /// Whether everything that was asked has been answered and nothing more will come.
+    /// Whether everything has been answered and nothing more will come.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.source.is_none() && self.taken.is_empty() && self.running.is_empty()
     }
 
-    /// Takes no more requests: those that run come to their ends, those that wait, here or in the engine, are dropped without
-    /// a word.
+    /// Takes no more requests. Those that run continue to their ends; those that wait, here or in the engine, are dropped
+    /// without being reported.
     pub fn stop(&mut self) {
         self.source = None;
         self.taken.clear();
         let engine = &*self.engine;
-        // one that waits again, for want of memory, has begun
+        // a request that waits again because it was restarted has begun
         let has_begun = |(id, running): &(&RequestId, &Running<K>)| {
             !running.tokens.is_empty() || !engine.is_waiting(**id)
         };
@@ -148,9 +149,10 @@ impl<'e, B: Backend, K, E: From<Error>> Batch<'e, B, K, E> {
 
     /// Moves requests to the engine while it has room for them.
     fn take(&mut self, ended: &mut Vec<Ended<K, E>>) {
-        // who waits already waits for memory
+        // if a request waits already, it waits for memory
         let free = if self.engine.load().waiting == 0 { self.engine.places_free() } else { 0 };
-        // an engine that lets fewer wait would refuse the others; one that lets none wait tells each request so
+        // an engine whose queue is shorter would refuse the rest; one with no queue refuses each request, which is then
+        // reported
         let places = free.saturating_add(WAITING).min(self.engine.waiting_max().max(1));
         while self.engine.load().waiting < places && ended.len() < FAILURES_MAX {
             while self.taken.is_empty() {
@@ -172,7 +174,7 @@ impl<'e, B: Backend, K, E: From<Error>> Batch<'e, B, K, E> {
         group.ok()
     }
 
-    /// Submits a request; the failure of one that cannot be is an answer already.
+    /// Submits a request; if it is refused, the error is its answer.
     fn submit(&mut self, Asked { key, request }: Asked<K, E>, ended: &mut Vec<Ended<K, E>>) {
         match request.and_then(|request| Ok(self.engine.submit(request)?)) {
             Ok(id) => {
@@ -221,27 +223,27 @@ impl<B: Backend, K, E: From<Error>> Iterator for Batch<'_, B, K, E> {
     }
 }
 
-/// What [`read_ahead`] prepares, as it comes. The panic of one of its threads goes on in whoever receives: what is missing for it would
-/// pass for the end.
+/// Receives what [`read_ahead`] prepares. If one of its threads panics, the panic continues in the receiver; otherwise
+/// the missing items would look like the end.
 #[derive(Debug)]
 pub struct Coming<R>(Receiver<std::thread::Result<R>>);
 
 impl<R> Coming<R> {
-    /// The next, for which `time` is waited.
+    /// Waits up to `time` for the next item.
     ///
     /// # Errors
-    /// It has not come within that time, or there are no more.
+    /// No item has come within that time, or there are no more.
     ///
     /// # Panics
-    /// As the thread did that prepared it.
+    /// If the thread that prepared the item has panicked: its panic continues here.
     pub fn recv_timeout(&self, time: Duration) -> Result<R, RecvTimeoutError> {
         self.0.recv_timeout(time).map(sound)
     }
 
-    /// All that are still to come, each of which is waited for.
+    /// Yields all items still to come, and waits for each.
     ///
     /// # Panics
-    /// As a thread did that prepared one.
+    /// If a thread that prepared an item has panicked: its panic continues here.
     pub fn iter(&self) -> impl Iterator<Item = R> {
         self.0.iter().map(sound)
     }
@@ -251,8 +253,8 @@ fn sound<R>(prepared: std::thread::Result<R>) -> R {
     prepared.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
-/// Prepares `items` on `threads` threads of its own, nearly in their order, and no further ahead than one for each thread
-/// that has not been received. The threads end with the items, or when [`Coming`] is dropped.
+/// Prepares `items` on `threads` new threads, nearly in order. At most `threads` prepared items wait to be received,
+/// besides the one that each thread holds. The threads end with the items, or when [`Coming`] is dropped.
 ///
 /// ```
 /// let squares = phi3v::batch::read_ahead(1..=100_u32, 3, |number| number * number)?;
@@ -261,7 +263,7 @@ fn sound<R>(prepared: std::thread::Result<R>) -> R {
 /// ```
 ///
 /// # Errors
-/// [`Error::Threads`]: the system gives no thread at all. Where it gives fewer than `threads`, they do.
+/// [`Error::Threads`] if the system provides no thread at all. If it provides fewer than `threads`, those do the work.
 pub fn read_ahead<T, R: Send + 'static>(
     items: impl IntoIterator<Item = T, IntoIter: Send + 'static>,
     threads: usize,
@@ -287,7 +289,7 @@ pub fn read_ahead<T, R: Send + 'static>(
             }
         };
         match std::thread::Builder::new().spawn(work) {
-            // one does the work of several
+            // one thread can do the work of several
             Err(error) if number == 0 => return Err(Error::Threads(error)),
             Err(_) => break,
             Ok(_) => {}

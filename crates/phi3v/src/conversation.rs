@@ -1,5 +1,4 @@
-//! A conversation about images, and the request for its next answer: what any frontend needs between a user and the
-//! engine.
+//! A conversation about images, and the request for its next answer: what a frontend needs between a user and the engine.
 
 use crate::Result;
 use crate::chat_template::{Message, Part, Role};
@@ -11,10 +10,11 @@ use crate::sampler::SamplingParams;
 use crate::tokenizer::Tokenizer;
 use std::sync::Arc;
 
-/// Tokens that an answer may have at most where nobody sets a limit: some 750 words.
+/// Most tokens of an answer if no limit is set: about 750 words.
 pub const DEFAULT_MAX_NEW_TOKENS: usize = 1000;
 
-/// What was said so far, in order, and the images it is about; these are numbered from 1 over the whole conversation.
+/// The messages so far, in order, and the images that they are about. Images are numbered from 1 over the whole
+/// conversation.
 ///
 /// ```
 /// use phi3v::Conversation;
@@ -37,22 +37,22 @@ pub struct Conversation {
 pub struct GenerationOptions {
     /// How each token is chosen from the logits; greedy by default.
     pub sampling: SamplingParams,
-    /// Tokens after which the answer ends at the latest. `None` is [`DEFAULT_MAX_NEW_TOKENS`], or as many as the
-    /// context leaves where these are fewer.
+    /// The answer ends after this many tokens at the latest. `None` means [`DEFAULT_MAX_NEW_TOKENS`], or as many as the
+    /// context leaves if these are fewer.
     pub max_new_tokens: Option<usize>,
     /// Strings before which the answer ends, see [`StopStrings`](crate::stop::StopStrings).
     pub stop: Vec<String>,
 }
 
 impl Conversation {
-    /// A conversation that begins with the instructions `system`, if there are any, and has no questions yet.
+    /// Creates a conversation with the instructions `system`, if any, and no questions yet.
     #[must_use]
     pub fn new(system: Option<&str>) -> Self {
         let messages = system.map(|text| Message::text(Role::System, text)).into_iter().collect();
         Self { messages, images: Vec::new() }
     }
 
-    /// Adds a question about `images`, which stand before it in the prompt, and about all earlier ones.
+    /// Adds a question about `images`, which precede it in the prompt, and about all earlier images.
     pub fn ask(&mut self, images: impl IntoIterator<Item = Arc<ImageInputs>>, question: &str) {
         let first = self.images.len() + 1;
         self.images.extend(images);
@@ -65,7 +65,7 @@ impl Conversation {
         self.messages.push(Message::text(Role::Assistant, text));
     }
 
-    /// The messages so far, the oldest first, instructions included.
+    /// The messages so far, oldest first, instructions included.
     #[must_use]
     pub fn messages(&self) -> &[Message] {
         &self.messages
@@ -77,20 +77,21 @@ impl Conversation {
         &self.images
     }
 
-    /// The ids of the prompt for the next answer, `[tokens]`, with `-i` at the rows of image `i`.
+    /// Returns the ids of the prompt for the next answer, `[tokens]`, with `-i` at the rows of image `i`.
     ///
     /// # Errors
-    /// [`ProcessorError::NoMessages`] where nothing was said.
+    /// [`ProcessorError::NoMessages`] if there are no messages.
     pub fn input_ids(&self, tokenizer: &Tokenizer) -> Result<Vec<i64>, ProcessorError> {
         let rows: Vec<usize> = self.images.iter().map(|image| image.num_img_tokens()).collect();
         processor::chat_prompt(tokenizer, &self.messages, &rows)
     }
 
-    /// The request for the next answer, for an engine whose context holds `context_tokens` tokens.
+    /// Returns the request for the next answer, for an engine whose context holds `context_tokens` tokens.
     ///
     /// # Errors
-    /// Sampling parameters out of range, [`ProcessorError::NoMessages`], or [`ProcessorError::NoQuestion`] before the first
-    /// question and where the last was answered. A prompt that leaves no tokens for an answer is for the engine to refuse.
+    /// Sampling parameters out of range, [`ProcessorError::NoMessages`], or [`ProcessorError::NoQuestion`] if there is no
+    /// question yet or the last one has been answered. A prompt that leaves no tokens for an answer is not refused here
+    /// but by the engine.
     pub fn request(
         &self,
         tokenizer: &Tokenizer,
@@ -106,7 +107,8 @@ impl Conversation {
         Ok(Request { sampling, stop, ..Request::greedy(input_ids, self.images.clone(), max_new_tokens) })
     }
 
-    /// Whether there is something to answer: a prompt that ends otherwise would be gone on with in anybody's name.
+    /// Checks that the last message is the user's. The model would continue any other prompt as if it were another
+    /// speaker.
     fn check_asks(&self) -> Result<(), ProcessorError> {
         match self.messages.last().map(|message| message.role) {
             None => Err(ProcessorError::NoMessages),
@@ -115,11 +117,11 @@ impl Conversation {
         }
     }
 
-    /// The request for the scores of the choices of `questions`, of which there is one at least, for an engine whose context
-    /// holds `context_tokens` tokens. Each question goes on in the last message, which is the user's.
+    /// Returns the request for the scores of the choices of `questions`, at least one, for an engine whose context holds
+    /// `context_tokens` tokens. Each question continues the last message, which is the user's.
     ///
     /// # Errors
-    /// A question whose choices cannot be told apart, or one beyond the context.
+    /// A question's choices cannot be told apart, or a question exceeds the context.
     pub fn decide<'a>(
         &self,
         tokenizer: &Tokenizer,
@@ -149,7 +151,7 @@ mod tests {
         Tokenizer::from_json(&std::fs::read(path).unwrap()).unwrap()
     }
 
-    /// The prompt as the cookbook writes it, and that the ids are those of this prompt.
+    /// Checks that the prompt is the one in the cookbook, and that the ids are those of this prompt.
     fn assert_prompt(conversation: &Conversation, prompt: &str) {
         assert_eq!(render(conversation.messages()), prompt);
         let tokenizer = tokenizer();

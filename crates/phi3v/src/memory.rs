@@ -1,8 +1,8 @@
-//! What a model will take of the machine's memory, told before anything is loaded.
+//! Predicts how much of the machine's memory a model takes, before anything is loaded.
 //!
-//! The weights are mapped, so they count against what is *available* (free, or page cache that can be given back)
-//! whether they are in the page cache already or not. The KV cache is counted whole, though the processor takes
-//! its memory only as it is used (a card takes all at once): a context that is promised must not fail half-way through an answer.
+//! The weights are mapped, so they count against what is *available* (free memory, or page cache that can be released),
+//! whether or not they are already in the page cache. The KV cache counts in full, although the processor allocates its
+//! memory only on use (a card allocates all at once): a promised context must not fail halfway through an answer.
 
 mod groups;
 
@@ -12,16 +12,16 @@ use crate::error::count;
 use crate::model::{image_bytes, kv_layout, step_bytes};
 use phi3v_kernels::{Backend, HeadDims, KV_BLOCK_TOKENS, KvFormat, Sizes};
 
-/// The context chosen where memory allows and nobody asks for another. It holds six images of 2,509 tokens; at
-/// 393 KB per token (Phi-3.5-vision, bf16) it takes 6.4 GB.
+/// The context chosen by default if memory allows. It holds six images of 2,509 tokens; at 393 KB per token
+/// (Phi-3.5-vision, bf16) it takes 6.4 GB.
 pub const CONTEXT_DEFAULT_MAX: usize = 16_384;
-/// The least context that is chosen unasked: one image at num_crops 1 (313 tokens), a question and an answer.
+/// The smallest context chosen by default: one image at num_crops 1 (313 tokens), a question and an answer.
 pub const CONTEXT_DEFAULT_MIN: usize = 1_024;
-/// Tokens that an answer is expected to take with its prompt where many run together, at most: those of the largest picture
-/// and the longest answer by default.
+/// Most tokens that an answer with its prompt is expected to take if many run together: those of the largest picture and
+/// the longest answer by default.
 const ANSWER_TOKENS: usize = 4_096;
 
-/// Why a model cannot be loaded: too little memory, a context that cannot be, or heads that the device does not take.
+/// Why a model cannot be loaded: too little memory, an impossible context, or heads that the device does not support.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MemoryError {
@@ -33,16 +33,16 @@ pub enum MemoryError {
         size(*.available)
     )]
     TooLittle {
-        /// Bytes of the plan.
+        /// Bytes that the plan needs.
         needed: u64,
         /// Bytes that are available.
         available: u64,
-        /// Tokens that were asked for.
+        /// Context in tokens.
         context: usize,
         /// The longest context that would fit, in tokens; 0 if none.
         fits: usize,
     },
-    /// Keys and values of a layer lie in one buffer of the device, which holds less.
+    /// One buffer of the device must hold the keys and values of a layer, and is too small.
     #[error(
         "a context of {} takes {} for each layer, and a buffer of the device holds {}",
         count(*.context, "token"),
@@ -50,40 +50,40 @@ pub enum MemoryError {
         size(*.limit)
     )]
     BufferTooSmall {
-        /// Tokens that were asked for.
+        /// Context in tokens.
         context: usize,
-        /// Bytes of their keys and values in a layer.
+        /// Bytes of its keys and values in a layer.
         needed: u64,
-        /// Bytes that a buffer can have.
+        /// Most bytes of a buffer.
         limit: u64,
         /// The longest context that would fit, in tokens; 0 if none.
         fits: usize,
     },
-    /// The model was not trained for so long a context.
+    /// The context is longer than the model was trained for.
     #[error("a context of {context} tokens is longer than the model's {limit}")]
     ContextTooLong {
-        /// Tokens that were asked for.
+        /// Context in tokens.
         context: usize,
-        /// Tokens the model can take.
+        /// Most tokens that the model supports.
         limit: usize,
     },
-    /// The device's attention is not made for heads as large as the model's.
+    /// The device's attention does not support heads as large as the model's.
     #[error("heads of {part} have {dim} values, and the device takes at most {limit}")]
     HeadsTooLarge {
-        /// Whose heads: the decoder's or the vision tower's.
+        /// The part that has the heads: the decoder or the vision tower.
         part: &'static str,
-        /// Values that one of them has.
+        /// Values of one head.
         dim: usize,
-        /// Values that the device takes.
+        /// Most values that the device supports.
         limit: usize,
     },
-    /// No token would fit.
+    /// The context has no tokens.
     #[error("a context of 0 tokens holds nothing")]
     NoContext,
 }
 
 impl MemoryError {
-    /// What the user can do about it.
+    /// What the user can do about the error.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         Some(match self {
@@ -105,7 +105,7 @@ impl MemoryError {
     }
 }
 
-/// What decides about a model's memory besides its configuration and the device.
+/// What determines a model's memory besides its configuration and the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryRequest {
     /// Bytes of the mapped weights.
@@ -114,32 +114,32 @@ pub struct MemoryRequest {
     pub kv_format: KvFormat,
     /// Most tiles per image, the global view not counted.
     pub num_crops: usize,
-    /// Prompt tokens that go through the decoder at once; `None` is what suits the device.
+    /// Prompt tokens that go through the decoder at once; `None` means what suits the device.
     pub prefill_chunk: Option<usize>,
-    /// Bytes of images' embeddings kept for later questions.
+    /// Bytes of image embeddings kept for later questions.
     pub image_cache_bytes: u64,
-    /// Bytes that the caller will take and keep beside the model, such as logits of many answers; counted as if they lay where it
-    /// does.
+    /// Bytes that the caller allocates and keeps besides the model, such as logits of many answers. They count as if they
+    /// were in the same memory as the model.
     pub kept_bytes: u64,
-    /// Tokens of the context; `None` chooses by what is available.
+    /// Tokens of the context; `None` chooses by the available memory.
     pub context: Option<usize>,
 }
 
-/// What a plan needs to know of the device that the model is to run on.
+/// What a plan needs to know about the device that runs the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
-    /// How much work suits the device at a time, which decides how large its buffers are.
+    /// How much work suits the device at a time, which determines the size of its buffers.
     pub sizes: Sizes,
-    /// Bytes that weights, cache and buffers can take now where the device keeps them; `None` where nobody tells.
+    /// Bytes available now for weights, cache and buffers in the device's memory; `None` if unknown.
     pub available_bytes: Option<u64>,
-    /// Most bytes of one buffer, which holds the keys and values of a layer.
+    /// Most bytes of one buffer, which must hold the keys and values of a layer.
     pub buffer_bytes_max: u64,
     /// Most values of an attention head.
     pub head_dims_max: HeadDims,
 }
 
 impl Capacity {
-    /// That of a device, at this moment.
+    /// The current capacity of a device.
     #[must_use]
     pub fn of<B: Backend>(backend: &B) -> Self {
         let available_bytes = backend.memory().available_bytes(available_bytes());
@@ -164,7 +164,7 @@ impl Capacity {
     }
 }
 
-/// Where the memory goes, part by part; all sizes in bytes, before anything is loaded.
+/// Where the memory goes, part by part; all sizes are in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryPlan {
     /// Bytes of the mapped weights.
@@ -173,21 +173,22 @@ pub struct MemoryPlan {
     pub kv_bytes_per_token: u64,
     /// Tokens that the KV cache holds.
     pub context_tokens: usize,
-    /// Buffers of a prefill step and of the vision tower at their largest.
+    /// Largest buffers of a prefill step plus those of the vision tower.
     pub activation_bytes: u64,
-    /// Embeddings of images, kept for later questions, at their most.
+    /// Most bytes of image embeddings that are kept for later questions.
     pub image_cache_bytes: u64,
-    /// What the caller keeps beside the model, at its most.
+    /// Most bytes that the caller keeps besides the model.
     pub kept_bytes: u64,
-    /// What programs can have at this moment; `None` where the system does not tell.
+    /// Bytes available now; `None` if unknown.
     pub available_bytes: Option<u64>,
-    /// Tokens whose keys and values a buffer of the device can hold, for one layer.
+    /// Tokens whose keys and values, for one layer, fit a buffer of the device.
     pub buffer_tokens_max: usize,
 }
 
 impl MemoryPlan {
-    /// Plans the memory of a model of shape `config`, with the largest power of two up to
-    /// [`CONTEXT_DEFAULT_MAX`] as its context that fits, if none is asked for.
+    /// Plans the memory of a model of shape `config`. If no context is requested, chooses the largest power of two from
+    /// [`CONTEXT_DEFAULT_MIN`] to [`CONTEXT_DEFAULT_MAX`] that fits with an eighth to spare, limited by the model and by
+    /// the device's buffers.
     ///
     /// ```
     /// use phi3v::device::{Device, DeviceOptions};
@@ -211,7 +212,8 @@ impl MemoryPlan {
     /// ```
     ///
     /// # Errors
-    /// [`MemoryError`]: the plan does not fit, the model cannot take such a context, or the device such a model.
+    /// [`MemoryError`] if the plan does not fit, the model does not support the context, or the device does not support
+    /// the model.
     pub fn new(
         config: &ModelConfig,
         request: &MemoryRequest,
@@ -222,7 +224,7 @@ impl MemoryPlan {
         let kv_bytes_per_token = kv_bytes_per_token(config, request.kv_format);
         // of a token in one layer
         let layer_bytes = (kv_bytes_per_token / config.num_hidden_layers.max(1) as u64).max(1);
-        // the cache grows by blocks
+        // the cache grows by whole blocks
         let in_blocks = |tokens: usize| {
             let blocks = tokens.div_ceil(KV_BLOCK_TOKENS) as u64;
             blocks.saturating_mul(layer_bytes.saturating_mul(KV_BLOCK_TOKENS as u64))
@@ -259,12 +261,12 @@ impl MemoryPlan {
         plan.check().map(|()| plan)
     }
 
-    /// The plan on `device`, which `options` has opened, and that device. Where a card that was chosen unasked has too
-    /// little memory, or does not take the model's heads, and the processor can run it, it is the processor's, and `tell` hears of it
-    /// in a sentence.
+    /// Returns the plan for `device`, which was opened with `options`, and that device. If a card that was chosen
+    /// automatically has too little memory or does not support the model's heads, and the processor can run the model,
+    /// returns the processor and its plan instead. `tell` then receives a sentence about it.
     ///
     /// # Errors
-    /// As for [`new`](Self::new), of the device that is given back.
+    /// As for [`new`](Self::new), for the returned device.
     pub fn on_fitting(
         device: Device,
         options: &DeviceOptions,
@@ -294,32 +296,32 @@ impl MemoryPlan {
         (device, planned)
     }
 
-    /// Bytes of the KV cache when it is full, in whole blocks.
+    /// Bytes of a full KV cache, in whole blocks.
     #[must_use]
     pub fn kv_bytes(&self) -> u64 {
         let blocks = self.context_tokens.div_ceil(KV_BLOCK_TOKENS) as u64;
         self.kv_bytes_per_token.saturating_mul(blocks).saturating_mul(KV_BLOCK_TOKENS as u64)
     }
 
-    /// All bytes of the plan: weights, KV cache, activations, kept image embeddings and what the caller keeps.
+    /// All bytes of the plan: weights, KV cache, activations, cached image embeddings and what the caller keeps.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
         self.fixed_bytes().saturating_add(self.kv_bytes())
     }
 
-    /// What does not grow with the context.
+    /// Bytes that do not depend on the context.
     fn fixed_bytes(&self) -> u64 {
         self.weights_bytes.saturating_add(self.buffer_bytes())
     }
 
-    /// Bytes of activations at their most, of image embeddings that are kept, and of what the caller keeps.
+    /// Most bytes of activations, cached image embeddings, and what the caller keeps.
     #[must_use]
     pub fn buffer_bytes(&self) -> u64 {
         self.activation_bytes.saturating_add(self.image_cache_bytes).saturating_add(self.kept_bytes)
     }
 
-    /// Tokens that a KV cache for many sequences may hold: a context doubled as long as it fits with an eighth to spare,
-    /// up to `tokens_max`, and never less than the context itself.
+    /// Tokens that a KV cache for many sequences may hold. The context is doubled as long as it fits with an eighth to
+    /// spare, up to `tokens_max`; the result is never less than the context itself.
     #[must_use]
     pub fn cache_tokens(&self, tokens_max: usize) -> usize {
         let tokens_max = tokens_max.min(self.buffer_tokens_max);
@@ -334,14 +336,14 @@ impl MemoryPlan {
         tokens
     }
 
-    /// As [`cache_tokens`](Self::cache_tokens), for so many answers at a time: those of the largest picture and the longest answer
-    /// by default, or of the context where that is smaller.
+    /// Like [`cache_tokens`](Self::cache_tokens), for `answers` answers at a time. Each takes the tokens of the largest
+    /// picture and the longest answer by default, or the context if that is smaller.
     #[must_use]
     pub fn cache_tokens_of(&self, answers: usize) -> usize {
         self.cache_tokens(answers.saturating_mul(self.context_tokens.min(ANSWER_TOKENS)))
     }
 
-    /// Whether the plan fits with an eighth to spare, for the other programs and for what the plan does not count.
+    /// Whether the plan fits with an eighth to spare, for other programs and for what the plan does not count.
     fn leaves_spare(&self) -> bool {
         self.available_bytes.is_none_or(|available| self.total_bytes() <= available - available / 8)
     }
@@ -364,8 +366,8 @@ impl MemoryPlan {
     }
 }
 
-/// Bytes that this process could take now without pushing others out: what the system calls available (on macOS, what
-/// is not used), and within a container no more than its limit leaves. `None` where the system does not tell.
+/// Bytes that this process can allocate now without displacing others: what the system reports as available (on macOS,
+/// what is not used), and in a container at most what its limit leaves. `None` if the system does not report it.
 #[must_use]
 pub fn available_bytes() -> Option<u64> {
     use sysinfo::{MemoryRefreshKind, System};
@@ -375,8 +377,8 @@ pub fn available_bytes() -> Option<u64> {
     Some(groups::bytes_left().map_or(available, |left| available.min(left)))
 }
 
-/// Memory that no program holds. On macOS, where processor and GPU share all of it, what the system calls available
-/// includes pages that other programs use: it would compress them.
+/// Memory that no program uses. On macOS, where processor and GPU share all memory, what the system reports as available
+/// includes pages that other programs use and that it would compress.
 fn unused_bytes(system: &sysinfo::System) -> u64 {
     if cfg!(target_os = "macos") {
         system.total_memory().saturating_sub(system.used_memory())
@@ -385,7 +387,7 @@ fn unused_bytes(system: &sysinfo::System) -> u64 {
     }
 }
 
-/// As many of these tokens as fill whole blocks of the cache.
+/// Rounds `tokens` down to whole blocks of the cache.
 fn whole_blocks(tokens: u64) -> usize {
     usize::try_from(tokens).unwrap_or(usize::MAX) / KV_BLOCK_TOKENS * KV_BLOCK_TOKENS
 }
@@ -394,7 +396,8 @@ fn kv_bytes_per_token(config: &ModelConfig, format: KvFormat) -> u64 {
     (kv_layout(config, format).block_bytes() / KV_BLOCK_TOKENS) as u64
 }
 
-/// Buffers of one request: a prefill step's stay while the next image goes through the vision tower, so they add.
+/// Buffers of one request. Those of a prefill step stay while the next image goes through the vision tower, so both add
+/// up.
 fn activation_bytes(config: &ModelConfig, request: &MemoryRequest, sizes: Sizes) -> u64 {
     let tiles = request.num_crops.saturating_add(1);
     let image = image_bytes(config, tiles, sizes.tiles_at_once);
@@ -414,8 +417,8 @@ impl std::fmt::Display for MemoryPlan {
     }
 }
 
-/// Bytes in the decimal unit that leaves one to three digits before the point: sizes are told as disks and the hub count them, and in
-/// MiB or GiB only limits that are powers of two.
+/// Formats bytes in the decimal unit that leaves one to three digits before the point, since disks and the hub use
+/// decimal units. MiB and GiB are only for limits that are powers of two.
 #[must_use]
 pub fn size(bytes: u64) -> String {
     let units = [(1e9, "GB"), (1e6, "MB"), (1e3, "kB")];
@@ -527,7 +530,7 @@ mod tests {
         assert!(error.hint().unwrap().contains(&fits.to_string()));
     }
 
-    /// A driver that lets a kernel see 128 MiB at a time, as WebGPU promises, holds 10,922 tokens of a layer in bf16.
+    /// A driver that lets a kernel see 128 MiB at a time, as WebGPU guarantees, holds 10,922 tokens of a layer in bf16.
     #[test]
     fn a_context_fits_the_buffers_of_the_device() {
         let small = Capacity { buffer_bytes_max: 128 << 20, ..having(None) };
@@ -543,7 +546,7 @@ mod tests {
             "a context of 10881 tokens takes 134.5 MB for each layer, and a buffer of the device holds 134.2 MB"
         );
         assert!(error.hint().unwrap().contains("at most 10880 tokens"));
-        // 131,072 tokens in f32 are 3.2 GB of a layer, past the 2 GiB of some drivers
+        // 131,072 tokens in f32 take 3.2 GB for each layer, more than the 2 GiB of some drivers
         let long = MemoryRequest { context: Some(131_072), kv_format: KvFormat::F32, ..REQUEST };
         let gigabytes = Capacity { buffer_bytes_max: (1 << 31) - 1, ..having(None) };
         assert!(matches!(
@@ -570,11 +573,11 @@ mod tests {
             let sizes = Sizes { tiles_at_once, ..SIZES };
             MemoryPlan::new(&config(), &request, Capacity { sizes, ..having(None) }).unwrap()
         };
-        // 577 rows of six of 1024 and one of 4096 values, 4 bytes each
+        // 577 rows of six times 1024 values and once 4096 values, 4 bytes each
         let tile = 577 * (6 * 1024 + 4096) * 4;
         assert_eq!(plan(16, 4).activation_bytes - plan(16, 3).activation_bytes, tile);
         assert_eq!(plan(1, 4).activation_bytes, plan(1, 2).activation_bytes, "there are but two tiles");
-        // 144 rows of 3072 values are kept of each, and put in order with the separators of 12 in the end
+        // each tile keeps 144 rows of 3072 values, which are put in order at the end, with the separators of 12
         let (pixels, kept, ordered) = (3 * 336 * 336 * 4, 144 * 3072 * 4, (144 + 12) * 3072 * 4);
         assert_eq!(plan(16, 4).activation_bytes - plan(15, 4).activation_bytes, pixels + kept);
         assert_eq!(plan(256, 4).activation_bytes - plan(255, 4).activation_bytes, pixels + kept + ordered);

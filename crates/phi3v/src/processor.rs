@@ -1,12 +1,12 @@
-//! Prompts with images to the ids the model reads. A position of image i holds -i.
+//! Converts prompts with images to the ids that the model reads. Each position of image i holds -i.
 //!
-//! The reference cuts a prompt at its image tags and tokenizes every chunk alone, so each chunk begins with `<s>` and
-//! with a stretch of its own: chunk, image, `<s>` chunk, image, `<s>` chunk. [`reference_ids`] does exactly that
-//! with a raw prompt. [`chat_prompt`] builds the same ids from messages without ever searching text for special tokens,
-//! so what a user types stays text.
+//! The reference cuts a prompt at its image tags and tokenizes every chunk alone. Each chunk therefore begins with `<s>`
+//! and with its own stretch: chunk, image, `<s>` chunk, image, `<s>` chunk. [`reference_ids`] does exactly that with a
+//! raw prompt. [`chat_prompt`] builds the same ids from messages without ever searching text for special tokens, so what
+//! a user types remains text.
 //!
-//! Where we differ from the reference on purpose: the number in a tag chooses the image, also out of order (the
-//! reference fills the rows in image order), and an image used twice is refused here and not in the forward pass.
+//! Deliberate differences from the reference: the number in a tag chooses the image, also out of order (the reference
+//! fills the rows in image order), and an image used twice is refused here rather than in the forward pass.
 
 use regex::Regex;
 use std::sync::LazyLock;
@@ -15,45 +15,46 @@ use crate::chat_template::{Message, Part, Role, assistant_is_next};
 use crate::error::count;
 use crate::tokenizer::{AddedToken, Tokenizer};
 
-/// Why a prompt is refused: its image numbers do not fit the images, or it is empty.
+/// Why a prompt is refused: its image numbers do not match the images, it has no message, or it does not end with a
+/// question.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProcessorError {
-    /// Numbers with a gap, or not from 1.
+    /// The image numbers have a gap or do not begin at 1.
     #[error("image numbers must be 1, 2, 3 and so on without a gap, got {}", list(.numbers))]
     ImageNumbers {
-        /// The numbers found, each once, ascending.
+        /// The numbers in the prompt, each once, ascending.
         numbers: Vec<u64>,
     },
-    /// Another number of images than of tags.
+    /// The number of images differs from that of the tags.
     #[error("the prompt names {named} and {given} given", named = count(*.tags, "image"), given = count_given(*.images))]
     ImageCount {
-        /// Different image numbers in the prompt.
+        /// Number of different image numbers in the prompt.
         tags: usize,
-        /// Images that were given.
+        /// Number of images that were given.
         images: usize,
     },
-    /// The same image in two places.
+    /// The same image occurs in several places.
     #[error("image {number} stands {times} times in the prompt, the limit is 1")]
     RepeatedImage {
         /// The image's number, from 1.
         number: u64,
-        /// How often it stands there.
+        /// How often it occurs.
         times: usize,
     },
     /// The conversation has no message.
     #[error("the conversation has no message, at least 1 is needed")]
     NoMessages,
-    /// An answer is asked for, and the last message is no question.
+    /// An answer is requested, but the last message is not a question.
     #[error("the last message is the {}'s, it must be the user's", .last.name())]
     NoQuestion {
-        /// Whose it is.
+        /// The role of the last message.
         last: Role,
     },
 }
 
 impl ProcessorError {
-    /// What the user can do about it.
+    /// What the user can do about the error.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         Some(match self {
@@ -69,11 +70,11 @@ impl ProcessorError {
     }
 }
 
-/// Ids of a raw prompt, in which added tokens and image tags are read. `num_img_tokens[i - 1]` is the number of
-/// positions of image i. Without images the whole prompt is text, image tags included.
+/// Returns the ids of a raw prompt, recognizing added tokens and image tags. `num_img_tokens[i - 1]` is the number of
+/// positions of image i. Without images, the whole prompt is text, image tags included.
 ///
 /// # Errors
-/// [`ProcessorError`] when the image numbers have gaps, do not match the images, or repeat.
+/// [`ProcessorError`] if the image numbers have gaps, do not match the images, or repeat.
 pub fn raw_prompt(
     tokenizer: &Tokenizer,
     prompt: &str,
@@ -87,11 +88,11 @@ pub fn raw_prompt(
     reference_ids(tokenizer, prompt, num_img_tokens)
 }
 
-/// Ids of a raw prompt to the letter of the reference's processor, which lets an image stand in several places.
-/// The model cannot be run on those; use [`raw_prompt`] for anything but comparisons.
+/// Returns the ids of a raw prompt exactly as the reference's processor does, which allows an image in several places.
+/// The model cannot run such a prompt; use [`raw_prompt`] for anything but comparisons.
 ///
 /// # Errors
-/// [`ProcessorError`] where the reference's assertions fail: image numbers with gaps or other than the images.
+/// [`ProcessorError`] if the reference's assertions would fail: image numbers have gaps or do not match the images.
 pub fn reference_ids(
     tokenizer: &Tokenizer,
     prompt: &str,
@@ -116,8 +117,8 @@ pub fn reference_ids(
     Ok(ids)
 }
 
-/// Ids of a conversation. Text parts never become special tokens or images; for text without such strings the ids
-/// equal those of [`raw_prompt`] on [`crate::chat_template::render`].
+/// Returns the ids of a conversation. Text parts never become special tokens or images. For text without such strings,
+/// the ids equal those of [`raw_prompt`] on [`crate::chat_template::render`].
 ///
 /// ```
 /// use phi3v::chat_template::{Message, Part};
@@ -130,7 +131,7 @@ pub fn reference_ids(
 /// ```
 ///
 /// # Errors
-/// [`ProcessorError`] when there is no message, or the image numbers have gaps, do not match the images, or repeat.
+/// [`ProcessorError`] if there is no message, or if the image numbers have gaps, do not match the images, or repeat.
 pub fn chat_prompt(
     tokenizer: &Tokenizer,
     messages: &[Message],
@@ -174,8 +175,8 @@ pub fn chat_prompt(
     Ok(prompt.finish())
 }
 
-/// Ids of a whole answer to a conversation that [`chat_prompt`] has made ids of: its text, and the token that ends an answer.
-/// They are those that the conversation goes on with once the assistant has said so.
+/// Returns the ids of a whole answer to a conversation whose ids [`chat_prompt`] has made: the answer's text, and the
+/// token that ends an answer. The conversation continues with these ids once the assistant has given the answer.
 ///
 /// ```
 /// let tokenizer = phi3v::checkpoint::Checkpoint::from_files(&phi3v::demo::files())?.tokenizer;
@@ -196,13 +197,13 @@ pub fn answer_ids(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
     answer.finish().into_iter().skip(before).filter_map(|id| u32::try_from(id).ok()).collect()
 }
 
-/// Joins stretches of text, added tokens and images as ids, the way the tokenizer would have cut the rendered text.
+/// Joins stretches of text, added tokens and images as ids, the way the tokenizer would cut the rendered text.
 struct PromptBuilder<'a> {
     tokenizer: &'a Tokenizer,
     ids: Vec<i64>, // [num_tokens]
-    /// The stretch being written: everything since the last added token or image.
+    /// The current stretch: all text since the last added token or image.
     stretch: String,
-    /// The added token before the stretch swallows its leading white space.
+    /// Whether the added token before the stretch swallows leading white space.
     after_rstrip: bool,
 }
 
@@ -253,7 +254,7 @@ fn push_image(ids: &mut Vec<i64>, number: usize, num_img_tokens: &[usize]) {
     ids.extend(std::iter::repeat_n(-(number as i64), run));
 }
 
-/// The different numbers must be 1, 2, .. and as many as there are images.
+/// Checks that the different numbers are 1, 2, .. and as many as there are images.
 fn check_numbers(numbers: &[u64], images: usize) -> Result<(), ProcessorError> {
     let mut unique = numbers.to_vec();
     unique.sort_unstable();
@@ -267,7 +268,7 @@ fn check_numbers(numbers: &[u64], images: usize) -> Result<(), ProcessorError> {
     Ok(())
 }
 
-/// No image may stand in two places.
+/// Checks that no image occurs in two places.
 fn check_once(numbers: &[u64]) -> Result<(), ProcessorError> {
     let mut sorted = numbers.to_vec();
     sorted.sort_unstable();
@@ -278,14 +279,15 @@ fn check_once(numbers: &[u64]) -> Result<(), ProcessorError> {
     }
 }
 
-/// An image tag in a raw prompt, by byte offsets.
+/// An image tag in a raw prompt, with its byte offsets.
 struct ImageTag {
     start: usize,
     end: usize,
     number: u64,
 }
 
-/// The image tags of a raw prompt: any decimal digits of Unicode, leading zeros allowed, as the reference reads them.
+/// Finds the image tags of a raw prompt: any decimal digits of Unicode, leading zeros allowed, as the reference reads
+/// them.
 fn image_tags(prompt: &str) -> impl Iterator<Item = ImageTag> {
     static TAG: LazyLock<Regex> =
         LazyLock::new(|| Regex::new(r"<\|image_(\d+)\|>").expect("the pattern is a constant"));
@@ -295,7 +297,7 @@ fn image_tags(prompt: &str) -> impl Iterator<Item = ImageTag> {
     })
 }
 
-/// The value of decimal digits of any script; past `u64` it stays at the largest value, which is never a valid number.
+/// The value of decimal digits of any script. A value beyond `u64` becomes its maximum, which is never a valid number.
 fn decimal(digits: &str) -> u64 {
     digits
         .chars()
@@ -324,7 +326,7 @@ fn list(numbers: &[u64]) -> String {
     format!("{}{more}", words.join(", "))
 }
 
-/// An error is one line: more numbers than this are cut in the message.
+/// Most numbers listed in an error, which must fit on one line; the message cuts longer lists.
 const LISTED_MAX: usize = 16;
 
 fn count_given(n: usize) -> String {

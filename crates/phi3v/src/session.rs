@@ -1,4 +1,5 @@
-//! The first use in five lines: a model opened by name or folder, images, a question, an answer as it is made.
+//! The simplest way to use phi3v: open a model by name or folder, give it images and a question, and receive the answer
+//! as it is generated.
 
 use crate::batch::{Answer, Asked, Batch, Coming};
 use crate::checkpoint::Checkpoint;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 
 /// A loaded model on a device of this machine, ready to answer.
 ///
-/// It owns all it needs and may be moved to another thread. For many requests at once take its
+/// It owns everything it needs and may be moved to another thread. For many requests at once, use its
 /// [`engine`](Self::into_engine).
 ///
 /// ```
@@ -30,13 +31,13 @@ use std::sync::Arc;
 /// is_send::<Session>();
 /// ```
 pub struct Session {
-    /// How answers are chosen and where they end; greedy unless it is changed.
+    /// How answers are chosen and where they end; greedy by default.
     pub generation: GenerationOptions,
-    /// What an image file may cost; a larger one is refused before memory is spent on its pixels.
+    /// Limits for image files; a larger file is refused before memory is allocated for its pixels.
     pub image_limits: ImageLimits,
-    /// How image files are read: as people see them, unless it is changed.
+    /// How image files are read: as people see them, by default.
     pub image_mode: ImageMode,
-    /// How images are cut: the checkpoint's settings, unless they are changed, as by [`ImageParams::with_num_crops`].
+    /// How images are cut: the checkpoint's settings by default, changed for example by [`ImageParams::with_num_crops`].
     pub image_params: ImageParams,
     engine: Engine<Device>,
     tokenizer: Arc<Tokenizer>,
@@ -53,14 +54,14 @@ impl fmt::Debug for Session {
     }
 }
 
-/// How a model is loaded; the defaults suit nearly everybody.
+/// How a model is loaded; the defaults suit nearly everyone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SessionOptions {
     /// The device that runs the model, and how.
     pub device: DeviceOptions,
-    /// Tokens that a prompt and its answer may have together; `None` chooses by the memory that is available.
+    /// Tokens that a prompt and its answer may have together; `None` chooses by the available memory.
     pub context_tokens: Option<usize>,
-    /// Arithmetic and KV cache; `None` is [`ModelOptions::of`] the weights.
+    /// Arithmetic and KV cache; `None` means [`ModelOptions::of`] the weights.
     pub model: Option<ModelOptions>,
 }
 
@@ -69,17 +70,17 @@ pub struct SessionOptions {
 pub struct Reply {
     /// All of the answer's text, without the token that ended it.
     pub text: String,
-    /// Why the answer ended: by itself, at its limit of tokens, or because the caller stopped it.
+    /// Why the answer ended: by itself, at its token limit, or because the caller stopped it.
     pub reason: FinishReason,
     /// Token counts of the prompt and of the answer.
     pub usage: Usage,
-    /// Where the time of the request went.
+    /// How the request's time was spent.
     pub timings: Timings,
 }
 
 /// Loads a model with the default options: `"demo"` is the built-in one, anything else a folder or a quantized file.
-/// Weights are run as they are, and none are quantized unasked: Phi-3.5-vision's folder takes its 8.3 GB of memory, beside the
-/// context, and half or less as a file that [`quantize`](crate::weights::convert::quantize) made of it.
+/// Weights run as they are; none are quantized automatically. Phi-3.5-vision's folder takes its 8.3 GB of memory, plus
+/// the context. A file made from it with [`quantize`](crate::weights::convert::quantize) takes half as much or less.
 ///
 /// ```
 /// let mut session = phi3v::load("demo")?;
@@ -109,7 +110,7 @@ impl Session {
     /// ```
     ///
     /// # Errors
-    /// The folder is no checkpoint, the device cannot be opened, or the model and its context do not fit into memory.
+    /// The folder is not a checkpoint, the device cannot be opened, or the model and its context do not fit into memory.
     pub fn load(model: &str, options: &SessionOptions) -> Result<Self> {
         let checkpoint = match model {
             demo::NAME => Checkpoint::from_files(&demo::files())?,
@@ -118,7 +119,7 @@ impl Session {
         Self::of(&checkpoint, options)
     }
 
-    /// Loads an open checkpoint, whose weights are mapped and read now.
+    /// Loads an open checkpoint, whose weights are mapped and are read now.
     ///
     /// # Errors
     /// As for [`load`](Self::load).
@@ -156,7 +157,7 @@ impl Session {
         })
     }
 
-    /// What the model is called: its folder's name, `org/name` in the hub's cache, or `"demo"`.
+    /// The model's name: its folder's name, `org/name` in the hub's cache, or `"demo"`.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -168,30 +169,30 @@ impl Session {
         self.engine.context_tokens()
     }
 
-    /// The checkpoint's tokenizer, for who builds prompts or decodes ids without the session.
+    /// The checkpoint's tokenizer, for callers that build prompts or decode ids without the session.
     #[must_use]
     pub fn tokenizer(&self) -> &Arc<Tokenizer> {
         &self.tokenizer
     }
 
-    /// Reads an image file (PNG, JPEG, WebP, GIF, BMP, TIFF or, with the feature `heic`, HEIC) as people see it, and cuts it into
-    /// the tiles that the model encodes. It can be asked about as often as wanted.
+    /// Reads an image file (PNG, JPEG, WebP, GIF, BMP, TIFF or, with the feature `heic`, HEIC) as people see it, and cuts
+    /// it into the tiles that the model encodes. Any number of questions can be asked about the result.
     ///
     /// # Errors
-    /// The file cannot be read, or [`ImageError`](image::ImageError): it is not a whole image within the limits.
+    /// The file cannot be read, or [`ImageError`](image::ImageError) if it is not a whole image within the limits.
     pub fn image(&self, path: impl AsRef<Path>) -> Result<Arc<ImageInputs>> {
         self.preparer().image(path)
     }
 
-    /// As [`image`](Self::image), from the bytes of a file.
+    /// Like [`image`](Self::image), from the bytes of a file.
     ///
     /// # Errors
-    /// [`ImageError`](image::ImageError): they are not a whole image within the limits.
+    /// [`ImageError`](image::ImageError) if the bytes are not a whole image within the limits.
     pub fn image_from_bytes(&self, bytes: &[u8]) -> Result<Arc<ImageInputs>> {
         self.preparer().image_from_bytes(bytes)
     }
 
-    /// As [`image`](Self::image), from pixels, such as those of a camera's frame.
+    /// Like [`image`](Self::image), from pixels, such as those of a camera's frame.
     ///
     /// ```
     /// use phi3v::image::RgbImage;
@@ -205,13 +206,13 @@ impl Session {
     /// ```
     ///
     /// # Errors
-    /// [`ImageError`](image::ImageError): they are not an image within the limits.
+    /// [`ImageError`](image::ImageError) if the pixels are not an image within the limits.
     pub fn image_from_rgb(&self, rgb: &RgbImage) -> Result<Arc<ImageInputs>> {
         self.preparer().image_from_rgb(rgb)
     }
 
-    /// Answers one question about `images`, without what was asked before. `on_text` gets the answer's text piece by piece,
-    /// each as soon as it is certain; together they are the reply's text.
+    /// Answers one question about `images`, independent of earlier questions. `on_text` receives the answer's text in
+    /// pieces, each as soon as it is certain; together they are the reply's text.
     ///
     /// ```
     /// let mut session = phi3v::load("demo")?;
@@ -222,7 +223,7 @@ impl Session {
     /// ```
     ///
     /// # Errors
-    /// The engine's refusal, such as a prompt beyond the context, or its failure.
+    /// The engine's error, if it refuses the request (for example, a prompt beyond the context) or fails.
     pub fn ask(
         &mut self,
         images: impl IntoIterator<Item = Arc<ImageInputs>>,
@@ -237,11 +238,11 @@ impl Session {
         })
     }
 
-    /// How probable each choice of each question about `images` is, in the order of the questions. The images are computed
-    /// once for all of them. See [`decide`](crate::decide).
+    /// Returns how probable each choice of each question about `images` is, in the order of the questions. The images are
+    /// computed once for all of them. See [`decide`](crate::decide).
     ///
     /// # Errors
-    /// A question whose choices cannot be told apart, the engine's refusal, or its failure.
+    /// A question's choices cannot be told apart, or the engine refuses the request or fails.
     pub fn decide(
         &mut self,
         images: impl IntoIterator<Item = Arc<ImageInputs>>,
@@ -255,9 +256,9 @@ impl Session {
         Ok(finished.scores.into_iter().map(|scores| Decision::new(scores, 1.0)).collect())
     }
 
-    /// Answers the last question of a conversation and adds the answer to it. `on_text` gets the text piece by piece;
-    /// [`ControlFlow::Break`] ends the answer there, as [`FinishReason::Cancelled`]. What an earlier turn has computed is
-    /// found again and not computed anew.
+    /// Answers the last question of a conversation and adds the answer to it. `on_text` receives the text in pieces;
+    /// [`ControlFlow::Break`] ends the answer there, as [`FinishReason::Cancelled`]. What earlier turns have computed is
+    /// reused.
     ///
     /// ```
     /// use phi3v::Conversation;
@@ -275,7 +276,7 @@ impl Session {
     /// ```
     ///
     /// # Errors
-    /// As for [`ask`](Self::ask); the conversation is then as it was.
+    /// As for [`ask`](Self::ask); the conversation is then unchanged.
     pub fn reply(
         &mut self,
         conversation: &mut Conversation,
@@ -292,10 +293,10 @@ impl Session {
         Ok(Reply { text, reason, usage, timings })
     }
 
-    /// Runs a request to its end: one of [`request`](Self::request) or of a [`Preparer`], to which a
-    /// [`constraint`](Request::constraint) may have been added, or any other. The answer has its tokens, of which
-    /// [`words`](crate::words) and [`fields`](crate::fields) tell how sure the model was. `on_token` hears of each as it is
-    /// chosen; [`ControlFlow::Break`] ends the answer there, as [`FinishReason::Cancelled`].
+    /// Runs a request to its end. It may come from [`request`](Self::request) or a [`Preparer`], possibly with a
+    /// [`constraint`](Request::constraint) added, or from anywhere else. The answer has its tokens, from which
+    /// [`words`](crate::words) and [`fields`](crate::fields) derive how sure the model was. `on_token` receives each
+    /// token as it is chosen; [`ControlFlow::Break`] ends the answer there, as [`FinishReason::Cancelled`].
     ///
     /// ```
     /// use phi3v::constraint::{ConstraintFactory, Grammar, GrammarLimits};
@@ -313,7 +314,7 @@ impl Session {
     /// ```
     ///
     /// # Errors
-    /// The engine's refusal, such as a prompt beyond the context, or its failure.
+    /// The engine's error, if it refuses the request (for example, a prompt beyond the context) or fails.
     pub fn run(
         &mut self,
         request: Request,
@@ -322,10 +323,10 @@ impl Session {
         let id = self.engine.submit(request)?;
         let (mut text, mut tokens, mut stopped) = (String::new(), Vec::new(), false);
         loop {
-            // what a caller has left unfinished may still be told of
+            // the step may still report requests that a caller has left unfinished
             for output in self.engine.step(&mut ()).into_iter().filter(|output| output.id == id) {
                 match output.event {
-                    // what was chosen before the engine heard of it
+                    // a token that was chosen before the request was cancelled
                     Event::Token(_) if stopped => {}
                     Event::Token(token) => {
                         text.push_str(&token.text);
@@ -350,8 +351,8 @@ impl Session {
         }
     }
 
-    /// The request that would answer the last question of a conversation, with the session's
-    /// [`generation`](Self::generation): for an engine that runs many at once.
+    /// Returns the request for the answer to the last question of a conversation, with the session's
+    /// [`generation`](Self::generation): for an engine that runs many requests at once.
     ///
     /// # Errors
     /// Sampling parameters out of range, or a conversation without a question.
@@ -359,8 +360,8 @@ impl Session {
         self.preparer().request(conversation)
     }
 
-    /// What reads images and makes requests on other threads while this one answers, with the session's present
-    /// [`generation`](Self::generation) and settings of images.
+    /// Returns a preparer, which reads images and makes requests on other threads while this session answers. It has the
+    /// session's current [`generation`](Self::generation) and image settings.
     #[must_use]
     pub fn preparer(&self) -> Preparer {
         Preparer {
@@ -373,8 +374,9 @@ impl Session {
         }
     }
 
-    /// Answers the requests that come from `source`, many at a time, each as soon as it ends; see [`Batch`]. As many run
-    /// together as suit the device, as far as the memory that was there when the model was loaded holds their keys and values.
+    /// Answers the requests that come from `source`, many at a time, and yields each answer as soon as it ends; see
+    /// [`Batch`]. As many run together as suit the device, as far as the memory available when the model was loaded holds
+    /// their keys and values.
     pub fn batch<K, E: From<crate::Error>>(
         &mut self,
         source: Coming<Vec<Asked<K, E>>>,
@@ -389,12 +391,12 @@ impl Session {
     }
 }
 
-/// Reads images and makes requests for a [`Session`], on any thread: what has to be done before the engine can begin.
+/// Reads images and makes requests for a [`Session`], on any thread: the work before the engine can begin.
 #[derive(Clone, Debug)]
 pub struct Preparer {
     /// How answers are chosen and where they end.
     pub generation: GenerationOptions,
-    /// What an image file may cost; a larger one is refused before memory is spent on its pixels.
+    /// Limits for image files; a larger file is refused before memory is allocated for its pixels.
     pub image_limits: ImageLimits,
     /// How image files are read.
     pub image_mode: ImageMode,
@@ -405,10 +407,10 @@ pub struct Preparer {
 }
 
 impl Preparer {
-    /// As [`Session::image`], without the session.
+    /// Like [`Session::image`], without the session.
     ///
     /// # Errors
-    /// The file cannot be read, or [`ImageError`](image::ImageError): it is not a whole image within the limits.
+    /// The file cannot be read, or [`ImageError`](image::ImageError) if it is not a whole image within the limits.
     pub fn image(&self, path: impl AsRef<Path>) -> Result<Arc<ImageInputs>> {
         let path = path.as_ref();
         let bytes = open_regular(path)
@@ -417,25 +419,25 @@ impl Preparer {
         self.image_from_bytes(&bytes)
     }
 
-    /// As [`image`](Self::image), from the bytes of a file.
+    /// Like [`image`](Self::image), from the bytes of a file.
     ///
     /// # Errors
-    /// [`ImageError`](image::ImageError): they are not a whole image within the limits.
+    /// [`ImageError`](image::ImageError) if the bytes are not a whole image within the limits.
     pub fn image_from_bytes(&self, bytes: &[u8]) -> Result<Arc<ImageInputs>> {
         let rgb = image::decode(bytes, self.image_mode, &self.image_limits)?;
         Ok(Arc::new(image::process(&rgb, &self.image_params)?))
     }
 
-    /// As [`image`](Self::image), from pixels, such as those of a camera's frame.
+    /// Like [`image`](Self::image), from pixels, such as those of a camera's frame.
     ///
     /// # Errors
-    /// [`ImageError`](image::ImageError): they are not an image within the limits.
+    /// [`ImageError`](image::ImageError) if the pixels are not an image within the limits.
     pub fn image_from_rgb(&self, rgb: &RgbImage) -> Result<Arc<ImageInputs>> {
         self.image_limits.check_size(Size::of(rgb.width, rgb.height))?;
         Ok(Arc::new(image::process(rgb, &self.image_params)?))
     }
 
-    /// The request for the answer to one question about `images`.
+    /// Returns the request for the answer to one question about `images`.
     ///
     /// # Errors
     /// Sampling parameters out of range.
@@ -445,10 +447,10 @@ impl Preparer {
         self.request(&conversation)
     }
 
-    /// The request for the scores of the choices of `questions`, of which there is one at least, all about `images`.
+    /// Returns the request for the scores of the choices of `questions`, at least one, all about `images`.
     ///
     /// # Errors
-    /// A question whose choices cannot be told apart, or one beyond the context.
+    /// A question's choices cannot be told apart, or a question exceeds the context.
     pub fn decide(
         &self,
         images: impl IntoIterator<Item = Arc<ImageInputs>>,
@@ -459,7 +461,7 @@ impl Preparer {
         conversation.decide(&self.tokenizer, self.context_tokens, questions)
     }
 
-    /// The request for the answer to the last question of a conversation.
+    /// Returns the request for the answer to the last question of a conversation.
     ///
     /// # Errors
     /// Sampling parameters out of range, or a conversation without a question.

@@ -1,4 +1,4 @@
-//! Each operation handed to the device that is there. Nothing is allocated on the way.
+//! Hands each operation to the device that was opened, without allocating.
 
 use super::handles::Handle;
 use super::{
@@ -11,10 +11,10 @@ use phi3v_kernels::{
 use smallvec::SmallVec;
 use std::ops::Range;
 
-/// Products of one norm that are handed on without an allocation: those of queries, keys and values.
+/// Products of one norm that are handed on without an allocation: queries, keys and values.
 const PRODUCTS: usize = 3;
 
-/// Evaluates an expression with the device inside, as `on!(self, device => device.sizes())`.
+/// Evaluates an expression with the device's backend bound to a name, as in `on!(self, device => device.sizes())`.
 macro_rules! on {
     ($self:expr, $device:ident => $body:expr) => {
         devices!(on_each! { $self, $device => $body })
@@ -32,8 +32,8 @@ macro_rules! on_each {
     };
 }
 
-/// As `on!`, with a name for what makes a handle of the device's own, as
-/// `make!(self, device, DeviceBatch as handle => handle(device.batch()))`.
+/// Like `on!`, with a name for the constructor of a handle of the device's own type, as in `make!(self, device,
+/// DeviceBatch as handle => handle(device.batch()))`.
 macro_rules! make {
     ($self:expr, $device:ident, $name:ident as $handle:ident => $body:expr) => {
         devices!(make_each! { $self, $device, $name as $handle => $body })
@@ -57,7 +57,7 @@ macro_rules! make_each {
     };
 }
 
-/// The norm with the device's own vectors.
+/// The norm with the device's own vectors in place of handles.
 fn own_norm<'a, B>(norm: Norm<'a, DeviceVector>, device: &B) -> Norm<'a, <DeviceVector as Handle<B>>::Own>
 where
     DeviceVector: Handle<B>,

@@ -1,4 +1,4 @@
-//! Graphics cards, as people are told of them.
+//! Graphics cards, as they are described to users.
 
 use super::gpu;
 use std::time::Duration;
@@ -6,48 +6,49 @@ use std::time::Duration;
 /// A graphics card of this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Card {
-    /// Its number in [`cards`], as `gpu:1` names it: two cards may have one name.
+    /// Its number in [`cards`], as in `gpu:1`; two cards may have the same name.
     pub number: usize,
-    /// Its name, from its driver.
+    /// The name that its driver reports.
     pub name: String,
-    /// `discrete`, `integrated`, `software` or `other`; software is the processor, for tests.
+    /// `discrete`, `integrated`, `software` or `other`. A software card runs on the processor and is for tests.
     pub kind: String,
-    /// What it is driven by: Vulkan, Metal or Dx12.
+    /// The API that drives it: Vulkan, Metal or Dx12.
     pub api: String,
     /// Name and version of its driver.
     pub driver: String,
-    /// Bytes of its memory; `None` where the driver does not tell, as where it is the processor's.
+    /// Bytes of its memory. `None` if the driver does not report them, or if the card shares the processor's memory.
     pub memory_bytes: Option<u64>,
-    /// Bytes of that which this program can have for sure at this moment: a few hundred million less than are free.
+    /// Bytes of that memory that this program can certainly have now: a few hundred million fewer than are free.
     pub available_bytes: Option<u64>,
     /// Largest buffer that a kernel can see, in bytes.
     pub binding_bytes_max: u64,
     /// Memory of a workgroup, in bytes.
     pub workgroup_bytes: u32,
-    /// Rows and columns of a tile of its matrix units, where the kernels can use them.
+    /// Rows and columns of a tile of its matrix units, if the kernels can use them.
     pub matrix_units: Option<u32>,
-    /// Why an opened card runs without the matrix units that it has: the first operation whose result was wrong, or what the
-    /// driver said. `None` where they are not at fault, and of a card that was not opened.
+    /// Why an opened card runs without the matrix units that it has: the first operation with a wrong result, or the
+    /// driver's message. `None` if the units have no fault, and for a card that was not opened.
     pub matrix_units_fault: Option<String>,
-    /// What a product of many rows takes on an opened card by its matrix units and without them, where they compute rightly: the
-    /// faster way is taken. `None` of a card that was not opened, and of one without such units.
+    /// How long a product of many rows takes on an opened card, with its matrix units and without them, if the units
+    /// compute correctly; the faster way is used. `None` for a card that was not opened, and for one without such units.
     pub many_rows_times: Option<ManyRowsTimes>,
-    /// The first operation whose rows have other bits on an opened card by one kernel than by another, though both are right: an
-    /// answer may then depend on how its prompt was cut. `None` where all is as promised, and of a card that was not opened.
+    /// The first operation for which two kernels of an opened card give rows with different bits, though both are right.
+    /// An answer may then depend on how its prompt was cut. `None` if all bits are equal, and for a card that was not
+    /// opened.
     pub bits_differ: Option<String>,
 }
 
-/// What a product of many rows, as of a prompt, takes on a card.
+/// How long a product of many rows, such as a prompt's, takes on a card.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ManyRowsTimes {
-    /// Made by products of four integers at a time.
+    /// With products of four integers at a time.
     pub dot4: Duration,
-    /// Made by the card's matrix units.
+    /// With the card's matrix units.
     pub units: Duration,
 }
 
-/// All graphics cards of this machine, the best first, those in software last. None where no driver is installed, or where
-/// this build runs on no card.
+/// All graphics cards of this machine, the best first, those in software last. Empty if no driver is installed, or if
+/// this build supports no cards.
 ///
 /// ```
 /// for (number, card) in phi3v::device::cards().iter().enumerate() {
@@ -59,16 +60,17 @@ pub fn cards() -> Vec<Card> {
     gpu::cards()
 }
 
-/// What was done with a part of the support of graphics cards before this version was released.
+/// How a part of the support for graphics cards was tested before this version was released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tried {
-    /// The cards or drivers it was tried on.
+    /// The cards or drivers that it was tested on.
     pub on: &'static str,
     /// What was run there, or was not.
     pub what: &'static str,
 }
 
-/// What was tried of the support of graphics cards, and what was not: a card that is not named here ran none of it.
+/// Which parts of the support for graphics cards were tested, and which were not. A card that is not named here ran none
+/// of the tests.
 ///
 /// ```
 /// assert!(phi3v::device::TRIED.iter().any(|tried| tried.what.starts_with("nothing")));

@@ -1,10 +1,10 @@
-//! The names by which people choose a device, read in this one place.
+//! The names by which users choose a device; all of them are parsed here.
 
 use phi3v_kernels::CpuError;
 use std::fmt;
 use std::str::FromStr;
 
-/// A device by the name that people give it. Whether there is a card of that name is known when it is opened.
+/// A device, chosen by the name that users give it. Only opening it shows whether there is a card of that name.
 ///
 /// ```
 /// use phi3v::device::{Device, DeviceChoice, DeviceOptions};
@@ -19,27 +19,28 @@ use std::str::FromStr;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeviceChoice {
-    /// What the variable `PHI3V_DEVICE` names, as the others are named; [`Auto`](Self::Auto) where it is not set.
+    /// The device that the environment variable `PHI3V_DEVICE` names; [`Auto`](Self::Auto) if the variable is not set.
     #[default]
     Variable,
-    /// The best device that there is.
+    /// The best available device.
     Auto,
-    /// The processor, whatever else there is.
+    /// The processor, whatever other devices there are.
     Cpu,
-    /// The graphics card of this number among [`cards`](super::cards), or the best that is no software.
+    /// The graphics card with this number among [`cards`](super::cards), or without a number the best that is not
+    /// software.
     Gpu(Option<usize>),
-    /// The first graphics card whose name has this in it, in any case.
+    /// The first graphics card whose name contains this text, ignoring case.
     Named(String),
 }
 
-/// A number alone is a card's below this; from here on it is a name's, as 4090 is.
+/// A bare number below this is a card's number; from here on it is part of a name, as in 4090.
 const NUMBERS_END: usize = 100;
 
-/// The variable that names the device where nobody else does.
+/// The environment variable that names the device if nothing else does.
 const VARIABLE: &str = "PHI3V_DEVICE";
 
 impl DeviceChoice {
-    /// The choice, where it is the variable's what that names.
+    /// Replaces [`Variable`](Self::Variable) by the choice that the environment variable names.
     pub(super) fn made(&self) -> Result<Self, DeviceError> {
         if *self != Self::Variable {
             return Ok(self.clone());
@@ -51,7 +52,7 @@ impl DeviceChoice {
         }
     }
 
-    /// Whether another device may be taken where the best does not suit.
+    /// Whether another device may be used if the best does not suit.
     pub(crate) fn is_free(&self) -> bool {
         matches!(self.made(), Ok(Self::Auto))
     }
@@ -98,28 +99,28 @@ pub enum DeviceError {
     /// No device has this name.
     #[error("no device is called {name:?}; there are {known}")]
     Unknown {
-        /// What was asked for.
+        /// The name that was given.
         name: String,
-        /// Every device that there is, in words.
+        /// All available devices, in words.
         known: String,
     },
-    /// A graphics card was asked for, and this build knows none.
+    /// The user chose a graphics card, but this build supports none.
     #[error("this build of phi3v runs on no graphics card, as {name} would be")]
     NoCards {
-        /// What was asked for.
+        /// The name that was given.
         name: String,
     },
-    /// The graphics card could not be opened, or is not there.
+    /// The graphics card cannot be opened, or does not exist.
     #[cfg(feature = "gpu")]
     #[error(transparent)]
     Gpu(#[from] phi3v_gpu::GpuError),
-    /// The processor could not be set up as it was asked for.
+    /// The processor cannot be set up with the given options.
     #[error(transparent)]
     Cpu(#[from] CpuError),
 }
 
 impl DeviceError {
-    /// That none of the devices is called `name`; `cards` are the names of the graphics cards.
+    /// The error that no device is called `name`; `cards` are the names of the graphics cards.
     pub(super) fn unknown(name: &str, cards: &[String]) -> Self {
         let gpu = if cfg!(feature = "gpu") { ["gpu", "gpu:0 and so on"].as_slice() } else { &[] };
         let mut known: Vec<&str> = ["auto", "cpu"].into_iter().chain(gpu.iter().copied()).collect();
@@ -128,7 +129,7 @@ impl DeviceError {
         Self::Unknown { name: name.to_owned(), known: format!("{} and {last}", known.join(", ")) }
     }
 
-    /// What the user can do about it.
+    /// What the user can do about the error.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {

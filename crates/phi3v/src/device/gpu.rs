@@ -1,4 +1,4 @@
-//! Graphics cards: which one, and whether it is worth it.
+//! Chooses a graphics card, and decides whether it is worth using.
 
 use super::{Card, Device, DeviceChoice, DeviceError, DeviceOptions, ManyRowsTimes};
 use phi3v_gpu::{Adapter, AdapterKind, Choice, Gpu, GpuError, GpuOptions};
@@ -43,7 +43,7 @@ fn gpu_options(options: &DeviceOptions, choice: Choice) -> GpuOptions {
     GpuOptions { choice, cache: options.gpu_cache.clone(), ..GpuOptions::default() }
 }
 
-/// The card that was asked for.
+/// Opens the card that the user chose.
 pub(super) fn open(named: &DeviceChoice, options: &DeviceOptions) -> Result<Device, DeviceError> {
     let choice = match named {
         DeviceChoice::Gpu(Some(number)) => Choice::Number(*number),
@@ -60,14 +60,14 @@ pub(super) fn open(named: &DeviceChoice, options: &DeviceOptions) -> Result<Devi
     }
 }
 
-/// A card that may run the model, before it is opened.
+/// A card that may run the model and is not opened yet.
 struct Candidate<F> {
     name: String,
     kind: AdapterKind,
     open: F,
 }
 
-/// The best card that is worth it, see [`first_worth`]; a card that cannot be used is told of.
+/// The best card worth using, see [`first_worth`]. A card that fails is reported.
 pub(super) fn automatic(options: &DeviceOptions, tell: &mut dyn FnMut(&str)) -> Option<Device> {
     let candidates = phi3v_gpu::adapters().into_iter().map(|adapter| Candidate {
         name: adapter.name.clone(),
@@ -77,9 +77,8 @@ pub(super) fn automatic(options: &DeviceOptions, tell: &mut dyn FnMut(&str)) -> 
     first_worth(candidates, |gpu| is_faster(gpu, options), tell).map(Device::Gpu)
 }
 
-/// The first card that is worth it: one with memory of its own or of Apple's processors is, one that shares the processor's, or of which
-/// its driver does not tell, where it is the faster of the two; never one in software. A card that cannot be used is told of
-/// and the next one tried.
+/// The first card worth using: a discrete or Apple one; one that shares memory (or does not say) if faster than the CPU;
+/// never software. A card that fails is reported and the next tried.
 fn first_worth<T, F: FnOnce() -> Result<T, GpuError>>(
     candidates: impl Iterator<Item = Candidate<F>>,
     is_faster: impl Fn(&T) -> bool,
@@ -105,16 +104,16 @@ fn first_worth<T, F: FnOnce() -> Result<T, GpuError>>(
     None
 }
 
-/// Whether cards that share the processor's memory are Apple's own: Macs with Intel's processors have Intel's.
+/// Whether cards that share the processor's memory are Apple's own. On Macs with Intel processors they are Intel's.
 const ARE_APPLES: bool = cfg!(all(target_vendor = "apple", target_arch = "aarch64"));
 
-/// What is said of a card that cannot be used, in whose place `other` is.
+/// The message about a card that cannot be used and is replaced by `other`.
 fn told(error: &GpuError, other: &str) -> String {
     let again = error.again().map(|again| format!("; {again}")).unwrap_or_default();
     format!("{error}, so {other} runs the model{again}")
 }
 
-/// Whether the first token will come sooner than by the processor: it takes as long as products of many rows do.
+/// Whether the first token comes sooner than on the processor, judged by products of many rows, which dominate that time.
 fn is_faster(gpu: &Gpu, options: &DeviceOptions) -> bool {
     let Ok(Device::Cpu(cpu)) = Device::processor(options) else { return false };
     match (prefill_time(gpu), prefill_time(&cpu)) {
@@ -123,7 +122,7 @@ fn is_faster(gpu: &Gpu, options: &DeviceOptions) -> bool {
     }
 }
 
-/// What a product of 256 rows with a q8 matrix takes, the second time: half a billion multiplications, so some milliseconds.
+/// The shortest of three times of a product of 256 rows with a q8 matrix: half a billion operations, a few milliseconds.
 fn prefill_time<B: Backend>(backend: &B) -> Result<Duration, BackendError> {
     const ROWS: usize = 256;
     const SIDE: usize = 1024;
@@ -158,7 +157,7 @@ mod tests {
         assert!(time > Duration::ZERO && time < Duration::MAX);
     }
 
-    /// What a card does when it is opened.
+    /// How a card behaves when it is opened.
     #[derive(Clone, Copy)]
     enum Is {
         Faster,
@@ -168,7 +167,7 @@ mod tests {
         Unsuitable,
     }
 
-    /// Which of these cards runs the model, which were opened, and what was told.
+    /// Returns which of these cards runs the model, which were opened, and what was reported.
     fn chosen(
         cards: &[(&'static str, AdapterKind, Is)],
     ) -> (Option<&'static str>, Vec<&'static str>, Vec<String>) {
@@ -209,7 +208,7 @@ mod tests {
         );
         let none = "Wrong computes wrongly (a norm), so the processor runs the model";
         assert_eq!(chosen(&[wrong]), (None, vec!["Wrong"], told(none)));
-        // of two that fail the first, which is the better, is told of
+        // if two cards fail, the first (better) one is reported
         let old = ("Old", Integrated, Is::Unsuitable);
         assert_eq!(chosen(&[wrong, old]), (None, vec!["Wrong", "Old"], told(none)));
         let none = "Old has no timestamps, so the processor runs the model";

@@ -1,20 +1,20 @@
-//! What lies on a device: one enum for each of a backend's types.
+//! Data on a device: one enum for each of a backend's types.
 
 use super::devices;
 use phi3v_kernels::Backend;
 use std::fmt;
 
-/// What a device of type `B` finds in a handle: its own tensor, weight, table, batch, vector or cache.
+/// Gives a device of type `B` its own tensor, weight, table, batch, vector or cache from a handle.
 pub(super) trait Handle<B> {
     type Own;
 
-    /// What belongs to `device`.
+    /// Returns the data that belongs to `device`.
     ///
     /// # Panics
-    /// If it lies on a device of another kind.
+    /// If the data is on a device of another kind.
     fn of(&self, device: &B) -> &Self::Own;
 
-    /// As [`of`](Self::of), to be written.
+    /// Like [`of`](Self::of), but mutable.
     fn of_mut(&mut self, device: &B) -> &mut Self::Own;
 }
 
@@ -66,22 +66,22 @@ devices!(handle! {
 });
 
 devices!(handle! {
-    /// A weight matrix on a device, with its bias where it has one.
+    /// A weight matrix on a device, with its bias if it has one.
     DeviceLinear: Linear
 });
 
 devices!(handle! {
-    /// A table of rows on a device, `[vocab, hidden]`, that are looked up by their numbers.
+    /// A table of rows on a device, `[vocab, hidden]`, looked up by number.
     DeviceTable: Table
 });
 
 devices!(handle! {
-    /// Whose rows a batch has and where their keys and values live, as a device reads it.
+    /// Describes, in a device's form, which sequences' rows are in a batch and where their keys and values are stored.
     DeviceBatch: Batch
 });
 
 devices!(handle! {
-    /// The weight or the bias of a norm on a device, `[n]`.
+    /// The weight or bias of a norm on a device, `[n]`.
     DeviceVector: Vector
 });
 

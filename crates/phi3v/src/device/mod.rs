@@ -1,8 +1,8 @@
-//! The device that runs the model, chosen when the program runs: one type for all that this build knows.
+//! The device that runs the model, chosen at run time: one type for all devices that this build supports.
 //!
-//! [`Device`] is a [`Backend`] that hands each operation to the device that it holds. Everything above the model uses it
-//! and names no device of its own; the model and the engine stay generic. A further device is one more line of
-//! `devices!`, with a [`DeviceChoice`] that asks for it.
+//! [`Device`] is a [`Backend`] that forwards each operation to the device that it holds. Code above the model uses
+//! `Device` and names no particular device; the model and the engine stay generic. To add a device, add a line to
+//! `devices!` and a [`DeviceChoice`] that selects it.
 
 mod backend;
 mod card;
@@ -14,8 +14,8 @@ mod gpu;
 mod gpu;
 mod handles;
 
-/// The devices of this build, a line each, put before the rest of a macro's input: the one list from which the enums of
-/// this module are made. A line may begin with `#[cfg(...)]`.
+/// Passes the devices of this build, one per line, to a macro, ahead of the rest of its input. The enums of this module
+/// are all made from this list. A line may begin with `#[cfg(...)]`.
 macro_rules! devices {
     ($then:ident! { $($rest:tt)* }) => {
         $then! { [
@@ -50,10 +50,10 @@ macro_rules! device {
 }
 
 devices!(device! {
-    /// A device that was opened, whichever it is.
+    /// An opened device of any kind.
     ///
-    /// Its tensors, weights and caches are for it alone: an operation panics on those of a device of another kind, as on
-    /// shapes that do not fit, for both are errors of the model text.
+    /// Its tensors, weights and caches belong to it alone. Operations panic on those of a device of another kind, as they
+    /// do on shapes that do not fit, since both are bugs of the caller.
     ///
     /// ```
     /// use phi3v::device::{Device, DeviceOptions};
@@ -68,25 +68,26 @@ devices!(device! {
     Device
 });
 
-/// Which device runs the model, and how; the defaults suit nearly everybody.
+/// Which device runs the model, and how; the defaults suit nearly everyone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeviceOptions {
-    /// The device, as people name it.
+    /// The chosen device.
     pub choice: DeviceChoice,
-    /// Threads of the processor; `None` is one per physical core, the little cores of a mixed processor not counted.
+    /// Threads of the processor; `None` means one per physical core, excluding the efficiency cores of a hybrid
+    /// processor.
     pub threads: Option<usize>,
-    /// Instructions of the processor that may be used; `None` is the best level that it has.
+    /// The level of the processor's instructions to use; `None` means the best that it has.
     pub cpu_level: Option<CpuLevel>,
-    /// Folder for what is kept of a graphics card: its compiled kernels, and that they compute rightly. Both are made anew
-    /// each time if `None`.
+    /// Folder for a graphics card's compiled kernels and the result of its self-test. If `None`, both are made anew each
+    /// time.
     pub gpu_cache: Option<PathBuf>,
 }
 
 impl DeviceOptions {
-    /// What these options would use of this machine's processor, whichever device they choose.
+    /// How these options would use this machine's processor, whichever device they choose.
     ///
     /// # Errors
-    /// [`DeviceError::Cpu`]: a level that the processor lacks, or a number of threads out of range.
+    /// [`DeviceError::Cpu`] for a level that the processor lacks, or a number of threads out of range.
     pub fn processor(&self) -> Result<Processor, DeviceError> {
         Ok(Processor::of(&self.of_processor())?)
     }
@@ -104,16 +105,16 @@ impl fmt::Debug for Device {
 }
 
 impl Device {
-    /// Opens the device of these options.
+    /// Opens the device that the options choose.
     ///
     /// # Errors
-    /// [`DeviceError`]: it is not there, or cannot run as asked.
+    /// [`DeviceError`] if the device does not exist or cannot run with these options.
     pub fn open(options: &DeviceOptions) -> Result<Self, DeviceError> {
         Self::open_telling(options, &mut |_| {})
     }
 
-    /// As [`open`](Self::open); `tell` hears in a sentence of a graphics card that is there and cannot be used, where the
-    /// choice is free.
+    /// Like [`open`](Self::open). If the choice is free, `tell` receives a sentence about a graphics card that exists and
+    /// cannot be used.
     ///
     /// # Errors
     /// As for [`open`](Self::open).
@@ -127,7 +128,7 @@ impl Device {
         }
     }
 
-    /// The processor, whatever the options choose.
+    /// Opens the processor, whatever the options choose.
     ///
     /// # Errors
     /// [`DeviceError::Cpu`].
@@ -135,7 +136,7 @@ impl Device {
         Ok(Self::Cpu(Cpu::new(&options.of_processor())?))
     }
 
-    /// The processor, where it is the device: for what only a processor has, as its level and its threads.
+    /// The processor, if it is the device: for properties that only a processor has, such as its level and threads.
     #[must_use]
     pub fn cpu(&self) -> Option<&Cpu> {
         #[allow(irrefutable_let_patterns, reason = "in a build without other devices")]
@@ -143,7 +144,7 @@ impl Device {
         Some(cpu)
     }
 
-    /// The graphics card, where one is the device.
+    /// The graphics card, if the device is one.
     #[must_use]
     pub fn card(&self) -> Option<Card> {
         gpu::card(self)

@@ -1,4 +1,4 @@
-//! What is said of graphics cards in a build that runs on none.
+//! Stands in for the graphics cards in a build that supports none.
 
 use super::{Card, Device, DeviceChoice, DeviceError, DeviceOptions};
 

@@ -1,9 +1,9 @@
-//! How an answer goes on: from logits to tokens that are told, and what its form forces behind them.
+//! How an answer advances: from logits to tokens that are reported, and to tokens that its form forces after them.
 //!
-//! **Jump-forward**: tokens that the form of an answer forces are taken as soon as they are known, without logits, and
-//! computed together with the token before them by the next decode step. The answer is the one that choosing them singly
-//! gives, for there was no choice: random numbers are skipped, and log probabilities, where they are asked for, are those of
-//! the rows that the step computes; only then is such a token told.
+//! **Jump-forward**: tokens that the form of an answer forces are appended as soon as they are known, without logits. The
+//! next decode step computes them together with the token before them. The answer is the same as if each were chosen
+//! singly, because there was no choice. Their random numbers are skipped. If log probabilities were asked for, they come
+//! from the rows that the step computes, and only then are the tokens reported.
 
 use super::request::{FinishReason, Token};
 use super::sequence::Sequence;
@@ -11,25 +11,25 @@ use crate::Result;
 use crate::sampler::{History, Sampled};
 use crate::stop::StopOutput;
 
-/// What came of a sequence's logits.
+/// The outcome of a sequence's logits.
 pub(super) struct Advance {
-    /// Tokens to be told, the oldest first.
+    /// Tokens to report, oldest first.
     pub(super) tokens: Vec<Token>,
     /// The end of the answer, or its failure.
     pub(super) end: Option<Result<FinishReason>>,
 }
 
-/// What decides about an answer besides its sequence.
+/// What determines an answer besides its sequence.
 #[derive(Clone, Copy)]
 pub(super) struct Bounds<'a> {
-    /// Ids that end it.
+    /// Ids that end the answer.
     pub(super) stop_ids: &'a [u32],
-    /// Whether a sequence of so many tokens keeps its rotary factors: tokens are not forced beyond that.
+    /// Whether a sequence of this many tokens keeps its rotary factors; tokens are not forced beyond that.
     pub(super) keeps_factors: &'a dyn Fn(usize) -> bool,
 }
 
 impl Sequence {
-    /// Goes on by `logits`, `[n, vocab_size]`, those of the last `n` tokens that were computed.
+    /// Advances by `logits`, `[n, vocab_size]`, those of the last `n` computed tokens.
     pub(super) fn advance(&mut self, logits: &mut [f32], vocab_size: usize, bounds: Bounds<'_>) -> Advance {
         let mut tokens = Vec::new();
         let mut rows = logits.chunks_exact_mut(vocab_size);
@@ -47,7 +47,7 @@ impl Sequence {
         Advance { tokens, end }
     }
 
-    /// Takes `logits`, `[vocab_size]`, where nothing is generated.
+    /// Takes `logits`, `[vocab_size]`, of a sequence that scores.
     fn go_on_scoring(&mut self, logits: &[f32]) -> Result<Option<FinishReason>> {
         self.timings.first_token.get_or_insert_with(|| self.submitted.elapsed());
         Ok(self.score(logits)?.then_some(FinishReason::Stop))
@@ -63,7 +63,7 @@ impl Sequence {
         self.tell(sampled, told)
     }
 
-    /// Chooses the next token from `logits`, `[vocab_size]`, and takes what is forced behind it.
+    /// Chooses the next token from `logits`, `[vocab_size]`, and appends the tokens forced after it.
     fn choose(
         &mut self,
         logits: &mut [f32],
@@ -80,7 +80,7 @@ impl Sequence {
             return Ok(Some(FinishReason::Stop));
         }
         self.take(sampled.token)?;
-        // behind a stop string nothing is forced
+        // nothing is forced after a stop string
         if let Some(end) = self.tell(sampled, told)? {
             return Ok(Some(end));
         }
@@ -94,7 +94,7 @@ impl Sequence {
         self.known_end()
     }
 
-    /// Takes the tokens that must come next.
+    /// Appends the tokens that must come next.
     fn force(&mut self, bounds: Bounds<'_>) {
         while self.end.is_none() && (bounds.keeps_factors)(self.tokens.len() + 1) {
             let Some(constraint) = &mut self.constraint else { return };
@@ -110,7 +110,7 @@ impl Sequence {
         }
     }
 
-    /// Adds a token to the answer, and finds out whether it is the last.
+    /// Appends a token to the answer, and finds out whether it is the last.
     fn take(&mut self, token: u32) -> Result<()> {
         let complete = match &mut self.constraint {
             Some(constraint) => {
@@ -128,7 +128,7 @@ impl Sequence {
         Ok(())
     }
 
-    /// Tells the next of the tokens that were not told, and says whether the answer ends with it.
+    /// Reports the next token that is not reported yet, and returns the end if the answer ends with it.
     fn tell(&mut self, sampled: Sampled, told: &mut Vec<Token>) -> Result<Option<FinishReason>> {
         self.told += 1;
         self.usage.completion_tokens += 1;
@@ -139,7 +139,7 @@ impl Sequence {
         if stopped_by.is_some() { Ok(Some(FinishReason::Stop)) } else { self.known_end() }
     }
 
-    /// The end of the answer, if all before it was told.
+    /// The end of the answer, if everything before it has been reported.
     fn known_end(&mut self) -> Result<Option<FinishReason>> {
         if self.told < self.tokens.len() { Ok(None) } else { self.end.take().transpose() }
     }

@@ -1,5 +1,5 @@
-//! Images that go through the vision tower before the request that will bring them: whoever prepares a request hands each
-//! image over as soon as it is cut, and reads the next one meanwhile.
+//! Images that go through the vision tower before their requests arrive. The caller that prepares a request hands over
+//! each image as soon as it is cut, and reads the next one meanwhile.
 
 use super::pictures::{Encoded, encode_tiles};
 use super::stopwatch::timed;
@@ -11,21 +11,21 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-/// Images whose requests are still to come, or wait in the queue, in the order in which they came.
+/// Images whose requests are still to come or wait in the queue, in order of arrival.
 pub(super) struct Ahead<B: Backend> {
     images: Vec<AheadImage<B>>,
-    /// Bytes of embeddings up to which another image is begun; a single one may be larger.
+    /// Limit for the bytes of embeddings, up to which another image is begun; a single image may be larger.
     bytes_max: usize,
 }
 
 /// An image whose request is still to come.
 pub(super) struct AheadImage<B: Backend> {
     key: [u8; 32],
-    /// Held by whoever prepares the request: nobody wants the image any more when it is gone.
+    /// Held by the caller that prepares the request. Once it is gone, nobody wants the image any more.
     inputs: Weak<ImageInputs>,
-    /// Size of its embedding, known before it is computed.
+    /// Size of the embedding, known before it is computed.
     bytes: usize,
-    /// How far it is; none before its first tile.
+    /// Its progress; `None` before its first tile.
     pub(super) encoded: Option<Encoded<B>>,
     /// Time in the vision tower and projector.
     pub(super) took: Duration,
@@ -37,22 +37,22 @@ impl<B: Backend> AheadImage<B> {
     }
 }
 
-/// An image that is done, with its rows, `[num_img_tokens, hidden_size]`.
+/// A finished image, with its rows, `[num_img_tokens, hidden_size]`.
 pub(super) struct Done<B: Backend> {
     pub(super) key: [u8; 32],
     pub(super) embedding: Arc<B::Tensor>,
 }
 
-/// Is called with the tiles of an image that are done, in parts, and with all there are, and can stop the work.
+/// Called with the number of an image's tiles done, with fractions, and of all its tiles; can stop the work.
 pub(super) type TilesOf<'a> = &'a mut dyn FnMut(f64, usize) -> ControlFlow<()>;
 
 impl<B: Backend> Ahead<B> {
-    /// Begins no further image where the embeddings of those that were begun would take more than `bytes_max` bytes.
+    /// Begins no further image if the embeddings of the images begun would take more than `bytes_max` bytes.
     pub(super) fn new(bytes_max: usize) -> Self {
         Self { images: Vec::new(), bytes_max }
     }
 
-    /// Queues an image that is kept by `key`, and whose embedding will take so many `bytes`.
+    /// Queues an image that is identified by `key`, and whose embedding takes `bytes` bytes.
     pub(super) fn queue(&mut self, key: [u8; 32], inputs: &Arc<ImageInputs>, bytes: usize) {
         self.forget_unwanted();
         if self.images.iter().all(|image| image.key != key) {
@@ -74,13 +74,13 @@ impl<B: Backend> Ahead<B> {
         self.images.is_empty()
     }
 
-    /// Whether tiles remain that somebody wants, and there is room for them.
+    /// Whether tiles remain that a caller wants, and there is room for them.
     pub(super) fn has_work(&self) -> bool {
         self.next().is_some()
     }
 
-    /// The first image that is not done, unless there is no room for it: those that are done stay until their requests have
-    /// a place, however many wait for one.
+    /// The first unfinished image, unless there is no room for it. Finished images stay until their requests are
+    /// admitted, however many wait.
     fn next(&self) -> Option<usize> {
         let index = self.images.iter().position(AheadImage::has_work)?;
         let image = &self.images[index];
@@ -90,17 +90,17 @@ impl<B: Backend> Ahead<B> {
         (fits || held == 0 || image.encoded.is_some()).then_some(index)
     }
 
-    /// Gives up an image to the request that has brought it.
+    /// Hands over an image to the request that has brought it.
     pub(super) fn take(&mut self, key: &[u8; 32]) -> Option<AheadImage<B>> {
         let index = self.images.iter().position(|image| image.key == *key)?;
         Some(self.images.remove(index))
     }
 
-    /// Sends up to `tiles_max` tiles of the first image that is not done through the vision tower, and returns it if
-    /// it is done by that.
+    /// Sends up to `tiles_max` tiles of the first unfinished image through the vision tower, and returns the image if
+    /// that finishes it.
     ///
     /// # Errors
-    /// [`Error::Stopped`](crate::Error::Stopped), or the device's refusal; the image is left to its request.
+    /// [`Error::Stopped`](crate::Error::Stopped), or an error of the device; the image is left to its request.
     pub(super) fn encode(
         &mut self,
         model: &Phi3V<B>,

@@ -1,11 +1,13 @@
-//! Who may use which block of the KV cache: reservation, reference counts and the prefix cache's index.
+//! Decides which sequence may use which block of the KV cache: reservation, reference counts and the prefix cache's
+//! index.
 //!
-//! Only the policy lives here; the storage is the model's [`Cache`](crate::model::Cache). A full block whose contents
-//! are known by a hash can be shared by sequences with the same beginning, and is kept after its last user has gone
-//! until it is needed; the least recently used goes first.
+//! Only the policy lives here; the storage is the model's [`Cache`](crate::model::Cache). Sequences with the same
+//! beginning can share a full block whose contents are known by a hash. Such a block is kept after its last user has
+//! ended, until it is needed; the least recently used goes first.
 //!
-//! Invariant, checked by [`BlockManager::check`]: every block that was ever used is in use by as many sequences as have it in
-//! their tables, or idle (known but unused), or free.
+//! Invariant, checked by [`BlockManager::check`]: every block that was ever used is in exactly one of three states. It is
+//! in use, with as many references as there are sequences with the block in their tables; idle (known but unused); or
+//! free.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -16,21 +18,21 @@ pub(super) type BlockHash = [u8; 32];
 struct Block {
     references: usize,
     hash: Option<BlockHash>,
-    /// Key in `idle` while unused and known.
+    /// Key in `idle` while the block is known but unused.
     idle_since: Option<u64>,
 }
 
-/// Book-keeping of all blocks.
+/// Bookkeeping of all blocks.
 #[derive(Debug)]
 pub(super) struct BlockManager {
-    /// All there may be.
+    /// The number of blocks there may be.
     total: u32,
-    /// Used before idle blocks are.
+    /// Blocks that are used before idle ones are taken.
     at_first: u32,
-    /// Those that were ever used: like the storage, it grows as it is needed.
+    /// Blocks that were ever used: like the storage, this grows on demand.
     blocks: Vec<Block>,
     by_hash: HashMap<BlockHash, u32>,
-    /// Of those that were ever used.
+    /// Free blocks among those that were ever used.
     free: BTreeSet<u32>,
     idle: BTreeMap<u64, u32>,
     clock: u64,
@@ -49,12 +51,12 @@ impl BlockManager {
         }
     }
 
-    /// The same, which forgets what idle blocks hold before it begins to use more than `at_first`.
+    /// Makes the manager take idle blocks before it uses more than `at_first` blocks.
     pub(super) fn forgetting(self, at_first: u32) -> Self {
         Self { at_first, ..self }
     }
 
-    /// The book-keeping of as many blocks of which those of `tables` are in use and nothing is known.
+    /// Creates a manager of the same size in which the blocks of `tables` are in use and no contents are known.
     pub(super) fn holding<'a>(&self, tables: impl Iterator<Item = &'a [u32]>) -> Self {
         let mut manager = Self::new(self.total).forgetting(self.at_first);
         for &id in tables.flatten().filter(|&&id| id < self.total) {
@@ -68,29 +70,30 @@ impl BlockManager {
         manager
     }
 
-    /// All blocks.
+    /// The number of all blocks.
     pub(super) fn total(&self) -> u32 {
         self.total
     }
 
-    /// Blocks that a new sequence could get.
+    /// The number of blocks that a new sequence could get.
     pub(super) fn available(&self) -> usize {
         self.total as usize - self.in_use()
     }
 
-    /// Blocks in use by a sequence.
+    /// The number of blocks that sequences use.
     pub(super) fn in_use(&self) -> usize {
-        // where the book-keeping is damaged, a block may be in two states
+        // with damaged bookkeeping, a block may be in two states
         self.blocks.len().saturating_sub(self.free.len() + self.idle.len())
     }
 
-    /// Begins to use the next of the blocks that never were.
+    /// Starts to use the next block that was never used.
     fn add_block(&mut self) -> u32 {
         self.blocks.push(Block::default());
         self.blocks.len() as u32 - 1
     }
 
-    /// Reserves `known` blocks, found by their hashes, and enough others to make `count`; nothing if there are too few.
+    /// Reserves `known` blocks, found by their hashes, and enough others to make `count`. Returns `None` if there are too
+    /// few.
     pub(super) fn reserve(&mut self, known: &[u32], count: usize) -> Option<Vec<u32>> {
         let idle_known = known.iter().filter(|&&id| self.blocks[id as usize].references == 0).count();
         if count.saturating_sub(known.len()) > self.available().saturating_sub(idle_known) {
@@ -106,14 +109,14 @@ impl BlockManager {
         Some(table)
     }
 
-    /// Takes one more reference to each of `known` blocks, found by their hashes.
+    /// Adds one reference to each of the `known` blocks, found by their hashes.
     pub(super) fn share(&mut self, known: &[u32]) {
         known.iter().for_each(|&id| self.retain(id));
     }
 
-    /// Gives one reference to each block back.
+    /// Drops one reference to each block.
     pub(super) fn release(&mut self, table: &[u32]) {
-        // the last blocks of a sequence are the least likely to be shared, so they become idle first
+        // a sequence's last blocks are the least likely to be shared, so they become idle first
         for &id in table.iter().rev() {
             let block = &mut self.blocks[id as usize];
             block.references -= 1;
@@ -130,7 +133,7 @@ impl BlockManager {
         }
     }
 
-    /// Makes a full block's contents known, unless another block already has them.
+    /// Records the hash of a full block, unless another block has the same contents.
     pub(super) fn publish(&mut self, id: u32, hash: BlockHash) {
         if let std::collections::hash_map::Entry::Vacant(entry) = self.by_hash.entry(hash) {
             entry.insert(id);
@@ -156,8 +159,8 @@ impl BlockManager {
         }
     }
 
-    /// The lowest free block, so that memory is taken only as it is needed; else one that never was used, of those at first;
-    /// else the block idle for longest.
+    /// Takes the lowest free block, so that memory grows only on demand; else a block that was never used, up to
+    /// `at_first` while there are idle ones; else the block that has been idle for longest.
     fn take_unused(&mut self) -> Option<u32> {
         if let Some(id) = self.free.pop_first() {
             return Some(id);
@@ -175,10 +178,11 @@ impl BlockManager {
         Some(id)
     }
 
-    /// Compares this book-keeping with `tables`, those of all sequences.
+    /// Compares the bookkeeping with `tables`, the tables of all sequences.
     ///
     /// # Errors
-    /// [`Damage`]: a block in two states or in none, or one that more or fewer sequences have than are counted.
+    /// [`Damage`] if a block is in two states or in none, if its reference count differs from the number of sequences
+    /// that have it, or if a table, a list or the index has a wrong entry.
     pub(super) fn check<'a>(&self, tables: impl Iterator<Item = &'a [u32]>) -> Result<(), Damage> {
         let mut held = vec![0; self.blocks.len()];
         let mut damage = Damage::default();
@@ -216,17 +220,17 @@ impl BlockManager {
         if damage.blocks.is_empty() { Ok(()) } else { Err(damage) }
     }
 
-    /// Makes every block in use free as well: a bug to test with.
+    /// Makes every block in use free as well: a bug for tests.
     pub(super) fn damage(&mut self) {
         let in_use = self.blocks.iter().enumerate().filter(|(_, block)| block.references > 0);
         self.free.extend(in_use.map(|(id, _)| id as u32));
     }
 }
 
-/// What is wrong with the book-keeping.
+/// What is wrong with the bookkeeping.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Damage {
-    /// The first finding, one sentence.
+    /// The first finding, as one sentence.
     pub(super) found: String,
     /// Blocks whose contents cannot be trusted.
     pub(super) blocks: BTreeSet<u32>,
@@ -249,7 +253,7 @@ mod tests {
         [byte; 32]
     }
 
-    /// Checks against the tables that are out.
+    /// Checks against `tables`, those in use.
     fn check(manager: &BlockManager, tables: &[&[u32]]) -> Result<(), Damage> {
         manager.check(tables.iter().copied())
     }

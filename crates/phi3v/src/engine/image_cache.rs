@@ -1,4 +1,5 @@
-//! Embeddings of images, kept for the next question about them; bounded by bytes, least recently used first out.
+//! Cache of image embeddings for further questions about the images. It is limited in bytes; the least recently used goes
+//! first.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,8 +30,8 @@ impl<T> ImageCache<T> {
         Some(Arc::clone(&entry.embedding))
     }
 
-    /// Keeps `embedding`, and drops the least recently used ones while the bound is exceeded. A sequence that still
-    /// needs a dropped one holds it by its own reference.
+    /// Caches `embedding`, and drops the least recently used embeddings while the limit is exceeded. A sequence that
+    /// still needs a dropped embedding holds its own reference.
     pub(super) fn insert(&mut self, hash: [u8; 32], embedding: Arc<T>, bytes: usize) {
         if bytes > self.bytes_max {
             return; // it would drop all others and then itself

@@ -1,16 +1,19 @@
-//! Sequences sharing one model: a step is schedule, forward, postprocess.
+//! Many sequences share one model: a step is schedule, forward, postprocess.
 //!
-//! Requests join and leave between steps. A step does at most one piece of each kind of work: tiles of one image,
-//! a chunk of one prompt with short ones that fit beside it, and one token for every sequence that is decoding, with those
-//! that its form forces behind it. While others decode, the pieces are small, so that a long prompt does not freeze their
-//! answers; alone, they are large. Clients, told apart by their salts, take turns with images and chunks of prompts.
+//! Requests join and leave between steps. A step does at most one piece of each kind of work:
+//! - tiles of one image;
+//! - a chunk of one prompt, plus short prompts that fit with it;
+//! - one token for every decoding sequence, plus the tokens that its form forces after it.
 //!
-//! **Crossing `original_max_position_embeddings`** (4,096 tokens): a sequence is rotated by one set of factors as a
-//! whole. When its length outgrows the short set while decoding, it is put back to the head of the queue and all of
-//! it is computed again with the long set, images included, in `Scheduler::restart_crossing`. (Phi-3-vision's own
-//! code mixes the sets, Phi-3.5-vision's loses the images; MODEL.md tells more.)
+//! While other sequences decode, the pieces are small, so that a long prompt does not stall their answers; otherwise they
+//! are large. Clients, told apart by their salts, take turns with images and chunks of prompts.
 //!
-//! The engine knows ids, pixel values and logits; it knows no files, formats of images, JSON or connections.
+//! **Crossing `original_max_position_embeddings`** (4,096 tokens): one set of rotary factors applies to a whole sequence.
+//! When a decoding sequence outgrows the short set, it returns to the head of the queue, and everything, images included,
+//! is computed again with the long set (`Scheduler::restart_crossing`). (Phi-3-vision's own code mixes the sets, and
+//! Phi-3.5-vision's loses the images; see MODEL.md.)
+//!
+//! The engine knows ids, pixel values and logits. It knows no files, image formats, JSON or connections.
 
 mod advance;
 mod ahead;
@@ -44,17 +47,17 @@ use sequence::Sequence;
 use std::fmt;
 use std::sync::Arc;
 
-/// Why the engine refuses a request, or cannot go on with it.
+/// Why the engine refuses a request or cannot continue it.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EngineError {
-    /// No ids at all.
+    /// The prompt has no ids.
     #[error("the prompt is empty")]
     EmptyPrompt,
-    /// No token may be generated.
+    /// The request allows no tokens.
     #[error("max_new_tokens is 0 and must be at least 1")]
     NoNewTokens,
-    /// Prompt and answer do not fit.
+    /// Prompt and answer exceed the context.
     #[error(
         "the prompt of {} and an answer of up to {answer} exceed the context of {}",
         count(*.prompt, "token"),
@@ -71,32 +74,32 @@ pub enum EngineError {
     /// Too many requests are waiting.
     #[error("{} waiting already, the limit", count(*.waiting, "request"))]
     QueueFull {
-        /// Requests that wait already.
+        /// Requests that are waiting.
         waiting: usize,
     },
-    /// An id the model does not have.
+    /// The model has no token with this id.
     #[error("token id {id} is beyond the vocabulary of {vocab_size}")]
     UnknownToken {
-        /// The id in the prompt.
+        /// The id in the prompt or in an answer to score.
         id: i64,
-        /// Ids the model has.
+        /// The number of ids that the model has.
         vocab_size: usize,
     },
-    /// Rows of an image that was not given.
+    /// The prompt has rows of an image that was not given.
     #[error("the prompt refers to picture {number}, but {images} were given")]
     UnknownImage {
-        /// Number in the prompt.
+        /// The image's number in the prompt, from 1.
         number: usize,
-        /// Images of the request.
+        /// The number of images that the request has.
         images: usize,
     },
-    /// An image that the prompt does not mention.
+    /// The request has an image that the prompt does not mention.
     #[error("picture {number} is not mentioned in the prompt")]
     UnusedImage {
         /// The image's number, from 1.
         number: usize,
     },
-    /// A wrong number of rows for an image, or the image twice.
+    /// An image has a wrong number of rows in the prompt, or occurs twice.
     #[error(
         "picture {number} has {} in one place of the prompt, it takes {expected} in exactly one",
         count(*.rows, "row")
@@ -104,27 +107,27 @@ pub enum EngineError {
     ImageRows {
         /// The image's number, from 1.
         number: usize,
-        /// Rows in that place.
+        /// Rows at that place.
         rows: usize,
-        /// Rows its size asks for.
+        /// Rows that the image's size requires.
         expected: usize,
     },
-    /// A prompt that is to be scored without answers, or with an answer without tokens.
+    /// A prompt to score has no answers, or an answer without tokens.
     #[error("a prompt has no answers to score, or one of no tokens")]
     NothingToScore,
-    /// A request that scores, with what only says how an answer is generated.
+    /// A scoring request has an option that applies only to generated answers.
     #[error("a request that scores generates nothing, and has {option}")]
     NothingToGenerate {
-        /// What it has, for people.
+        /// The option, in words for people.
         option: &'static str,
     },
-    /// A bug: two sequences may have written to the same place, so the answer cannot be trusted.
+    /// A bug: two sequences may have written to the same block, so the answer cannot be trusted.
     #[error("the table of the cache's blocks was damaged, and the answer may be wrong from here on")]
     DamagedCache,
 }
 
 impl EngineError {
-    /// What the user can do about it.
+    /// What the user can do about the error.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
@@ -146,36 +149,37 @@ impl EngineError {
     }
 }
 
-/// Bounds of an engine: of its context and KV cache, its queue, its caches and its steps.
+/// Limits of an engine: its context and KV cache, its queue, its caches and its steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineOptions {
-    /// Tokens that prompt and answer of a sequence may have together, as far as the model's own context goes. The KV cache, which
-    /// all sequences share, holds at least as many, rounded up to whole blocks.
+    /// Tokens that the prompt and answer of a sequence may have together, limited by the model's own context. All
+    /// sequences share the KV cache, which holds at least this many tokens, rounded up to whole blocks.
     pub context_tokens: usize,
-    /// Sequences that run at the same time; `None` is the device's
-    /// [`few_rows_max`](phi3v_kernels::Sizes::few_rows_max). Above it a decode step of dense weights takes the kernels for
-    /// many rows, and the last bits of an answer depend on how many there are.
+    /// Sequences that run at the same time; `None` means the device's
+    /// [`few_rows_max`](phi3v_kernels::Sizes::few_rows_max). Above that, a decode step with dense weights takes the
+    /// kernels for many rows, and the last bits of an answer depend on how many sequences there are.
     pub running_max: Option<usize>,
-    /// Tokens that the KV cache holds where it is to hold more than `context_tokens`, for many long sequences.
+    /// Tokens that the KV cache holds if more than `context_tokens`, for many long sequences.
     pub cache_tokens: usize,
-    /// Whether the KV cache takes memory for more than `context_tokens` before it forgets what sequences that have ended have
-    /// left in it; else it does so only for sequences that run together.
+    /// Whether the KV cache may allocate memory for more than `context_tokens` to keep the blocks of sequences that have
+    /// ended. Otherwise it does so only for sequences that run together.
     pub cache_grows_to_keep: bool,
-    /// Requests that may wait.
+    /// Requests that may wait in the queue.
     pub waiting_max: usize,
-    /// Bytes of image embeddings kept for later questions, and as many of those that were encoded ahead of their requests.
+    /// Bytes of image embeddings kept for later questions; the same limit applies separately to images encoded ahead of
+    /// their requests.
     pub image_cache_bytes_max: usize,
-    /// Whether full blocks are shared between sequences with the same beginning.
+    /// Whether sequences with the same beginning share full blocks.
     pub prefix_cache: bool,
-    /// Prompt tokens per step when nobody else is decoding; `None` is the device's
+    /// Prompt tokens per step while no sequence decodes; `None` means the device's
     /// [`prefill_chunk`](phi3v_kernels::Sizes::prefill_chunk).
     pub prefill_chunk_alone: Option<usize>,
-    /// Prompt tokens per piece while others are decoding: what bounds the gap between their tokens.
+    /// Prompt tokens per step while others decode. This bounds the gap between their tokens.
     pub prefill_chunk_shared: usize,
-    /// Tiles per step while others are decoding, for the same reason.
+    /// Tiles per step while others decode, for the same reason.
     pub tiles_shared: usize,
-    /// Whether decoding waits until every prompt that was let in is computed: then as many sequences as may run share each
-    /// decode step, and nobody's tokens come steadily.
+    /// Whether decoding waits until every admitted prompt is computed. As many sequences as may run then share each
+    /// decode step, but tokens do not arrive steadily.
     pub prompts_first: bool,
 }
 
@@ -187,7 +191,7 @@ impl Default for EngineOptions {
             cache_tokens: 0,
             cache_grows_to_keep: true,
             waiting_max: 64,
-            // some ten images at num_crops 16: 1,921 rows x 3,072 values x 4 bytes = 23.6 MB each
+            // about ten images at num_crops 16: 1,921 rows x 3,072 values x 4 bytes = 23.6 MB each
             image_cache_bytes_max: 256 << 20,
             prefix_cache: true,
             prefill_chunk_alone: None,
@@ -199,8 +203,8 @@ impl Default for EngineOptions {
 }
 
 impl EngineOptions {
-    /// The same bounds for work that nobody watches token by token: prompts and images go before decoding, and through the
-    /// device in pieces as large as suit it.
+    /// The same limits for work that nobody watches token by token: prompts and images go before decoding, in pieces as
+    /// large as suit the device.
     #[must_use]
     pub fn for_batch(self) -> Self {
         let (prefill_chunk_shared, tiles_shared) = (usize::MAX, usize::MAX);
@@ -208,7 +212,7 @@ impl EngineOptions {
     }
 }
 
-/// A model serving many requests: they are submitted, and each step moves all of them on.
+/// A model that serves many requests: callers submit them, and each step advances all of them.
 ///
 /// ```
 /// use phi3v::checkpoint::Checkpoint;
@@ -236,9 +240,9 @@ pub struct Engine<B: Backend> {
     scheduler: Scheduler,
     images: Images<B>,
     parts: Parts,
-    /// What [`Engine::run`] saw happen to other requests; the next step reports it.
+    /// Events of other requests that occurred during [`Engine::run`]; the next step reports them.
     unreported: Vec<Output>,
-    /// Of the last forward pass, `[n, vocab_size]`; kept, so that a step need not allocate it.
+    /// Logits of the last forward pass, `[n, vocab_size]`; kept so that a step need not allocate.
     logits: Vec<f32>,
     stop_ids: Vec<u32>,
     next_id: u64,
@@ -254,10 +258,10 @@ impl<B: Backend> fmt::Debug for Engine<B> {
 }
 
 impl<B: Backend> Engine<B> {
-    /// An engine whose answers end at any of `stop_ids`.
+    /// Creates an engine whose answers end at any of `stop_ids`.
     ///
     /// # Errors
-    /// The device's refusal.
+    /// An error of the device.
     pub fn new(
         model: Phi3V<B>,
         tokenizer: Arc<Tokenizer>,
@@ -282,7 +286,7 @@ impl<B: Backend> Engine<B> {
         })
     }
 
-    /// The loaded model that the engine runs, with its configuration and its device.
+    /// The model that the engine runs, with its configuration and its device.
     pub fn model(&self) -> &Phi3V<B> {
         &self.model
     }
@@ -290,8 +294,8 @@ impl<B: Backend> Engine<B> {
     /// Queues a request.
     ///
     /// # Errors
-    /// [`Error::Engine`](crate::Error::Engine): what is wrong with the request, or that too many wait, as
-    /// [`has_room`](Self::has_room) tells before.
+    /// [`Error::Engine`](crate::Error::Engine) if the request is invalid, or if too many requests wait, which
+    /// [`has_room`](Self::has_room) tells beforehand.
     pub fn submit(&mut self, mut request: Request) -> Result<RequestId> {
         self.check(&request)?;
         let id = RequestId(self.next_id);
@@ -304,11 +308,11 @@ impl<B: Backend> Engine<B> {
         Ok(id)
     }
 
-    /// Begins with an image before the request that will bring it, so that the next one can be read and cut meanwhile. Steps
-    /// send its tiles through the vision tower when no request needs that; a request with the same image and `cache_salt`
-    /// takes over what was done, which its observer is told. The image is forgotten when nobody else holds `inputs` any more.
-    /// No further image is begun where those ahead would take more than [`EngineOptions::image_cache_bytes_max`].
-    /// Progress with it before that bears the id of the next request.
+    /// Starts to encode an image before its request arrives, so that the caller can read and cut the next image
+    /// meanwhile. Steps send its tiles through the vision tower when no request needs the tower. A request with the same
+    /// image and `cache_salt` takes over the work done, and its observer receives that progress. The engine drops the
+    /// image once nobody else holds `inputs`. It starts no further image if the images ahead would take more than
+    /// [`EngineOptions::image_cache_bytes_max`]. Earlier progress with the image bears the id of the next request.
     ///
     /// ```
     /// use phi3v::engine::CacheSalt;
@@ -358,12 +362,12 @@ impl<B: Backend> Engine<B> {
         Ok(())
     }
 
-    /// Whether another request may wait: else [`submit`](Self::submit) refuses it, and it is lost.
+    /// Whether another request may wait. If not, [`submit`](Self::submit) refuses and drops it.
     pub fn has_room(&self) -> bool {
         self.load().waiting < self.options.waiting_max
     }
 
-    /// Tokens that fit: those asked for, and no more than the model's longest context.
+    /// Tokens that fit the context: the configured number, limited by the model's longest context.
     pub fn context_tokens(&self) -> usize {
         self.options.context_tokens
     }
@@ -373,22 +377,22 @@ impl<B: Backend> Engine<B> {
         self.scheduler.cancel(id);
     }
 
-    /// Requests that may wait: [`submit`](Self::submit) refuses others.
+    /// Requests that may wait; [`submit`](Self::submit) refuses any beyond.
     pub(crate) fn waiting_max(&self) -> usize {
         self.options.waiting_max
     }
 
-    /// Requests that may run beside those that do, as far as there are blocks for them.
+    /// How many more requests may run, provided that there are blocks for them.
     pub(crate) fn places_free(&self) -> usize {
         self.scheduler.places_free()
     }
 
-    /// Whether a request waits for admission, for the first time or again. Unknown ids do not.
+    /// Whether a request waits for admission, for the first time or again. `false` for unknown ids.
     pub(crate) fn is_waiting(&self, id: RequestId) -> bool {
         self.scheduler.is_waiting(id)
     }
 
-    /// Ends requests at once, without a step and without a word of them.
+    /// Ends requests at once, without a step and without reporting them.
     pub(crate) fn discard(&mut self, ids: &[RequestId]) {
         ids.iter().for_each(|id| self.scheduler.cancel(*id));
         let outputs = self.end_cancelled();
@@ -396,7 +400,7 @@ impl<B: Backend> Engine<B> {
         self.unreported.retain(|output| !ids.contains(&output.id));
     }
 
-    /// A step that reports what happened to requests that are `wanted`; the others are told of by the next.
+    /// Runs a step and returns the events of requests that are `wanted`; the next step reports the others.
     pub(crate) fn step_for(&mut self, wanted: impl Fn(RequestId) -> bool) -> Vec<Output> {
         let outputs = self.step(&mut ()).into_iter();
         let (told, others) = outputs.partition(|output| wanted(output.id));
@@ -404,27 +408,27 @@ impl<B: Backend> Engine<B> {
         told
     }
 
-    /// Whether nothing waits, runs, has to be encoded ahead or has still to be reported by a step.
+    /// Whether nothing waits, runs, remains to be encoded ahead or remains to be reported by a step.
     pub fn is_idle(&self) -> bool {
         self.scheduler.is_idle() && self.unreported.is_empty() && !self.images.has_work_ahead()
     }
 
-    /// What the engine holds at this moment: requests that wait and run, and blocks in use.
+    /// The engine's current load: requests that wait and run, and blocks in use.
     pub fn load(&self) -> Load {
         self.scheduler.load()
     }
 
-    /// Damages the table of the cache's blocks, for tests of what the engine does then.
+    /// Damages the cache's block table, to test how the engine handles it.
     #[doc(hidden)]
     pub fn damage_blocks(&mut self) {
         self.scheduler.damage_blocks();
     }
 
-    /// Runs one request to its end, and hands the others on meanwhile: what happens to them is reported by the next
-    /// [`step`](Self::step). `observer` is told of the request's tokens.
+    /// Runs one request to its end and advances the others meanwhile; the next [`step`](Self::step) reports their events.
+    /// `observer` receives the request's tokens.
     ///
     /// # Errors
-    /// The request's refusal or failure.
+    /// The error that the request is refused with or fails with.
     pub fn run(&mut self, request: Request, observer: &mut dyn Observer) -> Result<Finished> {
         let id = self.submit(request)?;
         loop {
@@ -444,20 +448,20 @@ impl<B: Backend> Engine<B> {
     }
 }
 
-/// Occupancy of an engine between two steps: its queue, its batch and its KV cache.
+/// Occupancy of an engine between two steps: its queue, its running sequences and its KV cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Load {
     /// Requests that wait for admission.
     pub waiting: usize,
     /// Sequences that run in each step.
     pub running: usize,
-    /// Blocks of the KV cache in use by them.
+    /// Blocks of the KV cache that they use.
     pub blocks_in_use: usize,
     /// Blocks of the KV cache in all, of 64 tokens each.
     pub blocks_total: usize,
 }
 
-/// Watches the work within a step, between layers; every method does nothing unless it is given.
+/// Watches the work within a step, between layers. By default, every method does nothing.
 ///
 /// ```
 /// use phi3v::engine::{Observer, StepProgress};
@@ -473,26 +477,26 @@ pub struct Load {
 /// }
 /// ```
 pub trait Observer {
-    /// Is called between layers with the progress so far; [`ControlFlow::Break`](std::ops::ControlFlow::Break) cancels the request
-    /// it is for.
+    /// Called between layers with the progress so far; [`ControlFlow::Break`](std::ops::ControlFlow::Break) cancels the
+    /// request that the work is for.
     fn progress(&mut self, progress: StepProgress) -> std::ops::ControlFlow<()> {
         let _ = progress;
         std::ops::ControlFlow::Continue(())
     }
 
-    /// Is called when the engine's table of the cache was damaged, which is a bug, and has been mended; `found` says how.
-    /// Requests whose answers it may have changed have failed with [`EngineError::DamagedCache`].
+    /// Called when the engine has found its cache's block table damaged, which is a bug, and has repaired it; `found`
+    /// describes the damage. Requests whose answers may be affected have failed with [`EngineError::DamagedCache`].
     fn damage(&mut self, found: &str) {
         let _ = found;
     }
 
-    /// Is called when an image could not be encoded ahead of its request, which will begin it anew; see
+    /// Called when an image could not be encoded ahead of its request, which will start it anew; see
     /// [`Engine::encode_ahead`].
     fn ahead_failed(&mut self, error: &crate::Error) {
         let _ = error;
     }
 
-    /// Is called with each token of [`Engine::run`].
+    /// Called with each token of the request given to [`Engine::run`].
     fn token(&mut self, token: &Token) {
         let _ = token;
     }

@@ -1,10 +1,10 @@
-//! Requests that score, once several sequences share their prompts: what each has found, until all have ended, and what is
-//! told of the request, once.
+//! Scoring requests whose prompts are shared by several sequences: collects the results of each sequence until all have
+//! ended, and reports the request once.
 
 use super::request::{FinishReason, Finished, RequestId};
 use std::collections::HashMap;
 
-/// The requests that more than one sequence works for.
+/// The requests that have more than one sequence.
 #[derive(Default)]
 pub(super) struct Parts(HashMap<RequestId, Open>);
 
@@ -12,26 +12,26 @@ pub(super) struct Parts(HashMap<RequestId, Open>);
 struct Open {
     /// Sequences that have not ended.
     sequences: usize,
-    /// What those that have ended found.
+    /// Results of the sequences that have ended.
     found: Option<Finished>,
-    /// Whether its end was told.
+    /// Whether the request's end has been reported.
     told: bool,
 }
 
 impl Parts {
-    /// A sequence of the request was split in two.
+    /// Records that a sequence of the request was split in two.
     pub(super) fn split(&mut self, id: RequestId) {
         let open = || Open { sequences: 1, found: None, told: false };
         self.0.entry(id).or_insert_with(open).sequences += 1;
     }
 
-    /// Whether sequences of the request have still to end.
+    /// Whether some sequences of the request have yet to end.
     pub(super) fn are_open(&self, id: RequestId) -> bool {
         self.0.contains_key(&id)
     }
 
-    /// A sequence of the request has ended: what is to be told of the request, if it has ended too. Where one was cancelled
-    /// the request is.
+    /// Records that a sequence of the request has ended. Returns what to report if the request has ended too. If one of
+    /// its sequences was cancelled, the request was.
     pub(super) fn finish(&mut self, id: RequestId, finished: Finished) -> Option<Finished> {
         let Some(open) = self.0.get_mut(&id) else { return Some(finished) };
         let all = match open.found.take() {
@@ -51,7 +51,7 @@ impl Parts {
         told
     }
 
-    /// A sequence of the request has failed, and the request with it: whether that is to be told.
+    /// Records that a sequence of the request, and thus the request, has failed. Returns whether to report the failure.
     pub(super) fn fail(&mut self, id: RequestId) -> bool {
         let Some(open) = self.0.get_mut(&id) else { return true };
         open.sequences -= 1;
@@ -67,7 +67,8 @@ impl Parts {
     }
 }
 
-/// What two sequences of a request have found. They ran at the same time, so the longer of their times counts.
+/// Combines the results of two sequences of a request. They ran at the same time, so the longer prefill and decode times
+/// count, and the earlier admission and first token. Times in the vision tower add up.
 fn together(found: Finished, other: Finished) -> Finished {
     let scores = found.scores.into_iter().zip(other.scores);
     let (mut usage, mut timings) = (found.usage, found.timings);

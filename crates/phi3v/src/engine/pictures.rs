@@ -1,4 +1,4 @@
-//! Images on their way from tiles to embeddings, and the embeddings that requests need or that are kept.
+//! Images on their way from tiles to embeddings, and the embeddings that requests need or that are cached.
 
 use super::ahead::{Ahead, AheadImage, Done, TilesOf};
 use super::image_cache::ImageCache;
@@ -22,15 +22,15 @@ pub(super) struct Images<B: Backend> {
 
 /// The images of one request.
 struct RequestImages<B: Backend> {
-    /// `[num_img_tokens, hidden_size]` of each image that was needed so far.
+    /// `[num_img_tokens, hidden_size]` of each image that has been needed so far.
     embeddings: Vec<Option<Arc<B::Tensor>>>,
-    /// The image on its way through the vision tower.
+    /// The image that is going through the vision tower.
     job: Option<(usize, ImageJob<B>)>,
 }
 
-/// How far an image is.
+/// The progress of an image.
 pub(super) enum Encoded<B: Backend> {
-    /// Tiles of it still remain.
+    /// Some of its tiles remain.
     Part(ImageJob<B>),
     /// Its rows, `[num_img_tokens, hidden_size]`.
     All(Arc<B::Tensor>),
@@ -46,19 +46,19 @@ impl<B: Backend> Encoded<B> {
     }
 }
 
-/// Is called with the tiles that are done, in parts, and can stop the work.
+/// Called with the number of tiles done, with fractions; can stop the work.
 pub(super) type TilesDone<'a> = &'a mut dyn FnMut(f64) -> ControlFlow<()>;
 
 impl<B: Backend> Images<B> {
-    /// Keeps at most `cache_bytes_max` bytes of embeddings for later requests, and as many of images that were encoded ahead
-    /// of theirs.
+    /// Caches at most `cache_bytes_max` bytes of embeddings for later requests, and as many bytes of images that were
+    /// encoded ahead of their requests.
     pub(super) fn new(cache_bytes_max: usize) -> Self {
         let (cache, ahead) = (ImageCache::new(cache_bytes_max), Ahead::new(cache_bytes_max));
         Self { requests: HashMap::new(), cache, ahead }
     }
 
-    /// Takes the images of a sequence that were encoded ahead of it, telling how far each is, and those that it needs from
-    /// those that are kept, as far as they are there.
+    /// Takes over the images of a sequence that were encoded ahead of it, reporting the progress of each. Then takes the
+    /// images that it needs from the cache, up to the first that is missing.
     pub(super) fn take_kept(&mut self, sequence: &mut Sequence, tiles_done: TilesOf<'_>) {
         if !self.ahead.is_empty() {
             self.take_ahead(sequence, tiles_done);
@@ -69,11 +69,11 @@ impl<B: Backend> Images<B> {
         }
     }
 
-    /// Sends up to `tiles_max` tiles of the image that a sequence needs through the vision tower, and keeps an image
-    /// that is done, once the device has done it. Returns whether one is.
+    /// Sends up to `tiles_max` tiles of the image that a sequence needs through the vision tower. Caches the image once
+    /// the device has finished it. Returns whether an image is finished.
     ///
     /// # Errors
-    /// [`Error::Stopped`](crate::Error::Stopped), or the device's refusal; the image is then begun anew.
+    /// [`Error::Stopped`](crate::Error::Stopped), or an error of the device; the image is then begun anew.
     pub(super) fn encode(
         &mut self,
         model: &Phi3V<B>,
@@ -106,7 +106,8 @@ impl<B: Backend> Images<B> {
         }
     }
 
-    /// Takes over what was done for the images of a sequence before it came. What was not begun is left to it.
+    /// Takes over the work done for the images of a sequence before it arrived. Images that were not begun are left to
+    /// the sequence.
     fn take_ahead(&mut self, sequence: &mut Sequence, tiles_done: TilesOf<'_>) {
         for image in 0..sequence.images.len() {
             let Some(inputs) = &sequence.images[image].inputs else { continue };
@@ -116,17 +117,17 @@ impl<B: Backend> Images<B> {
             };
             let Some(encoded) = encoded else { continue };
             sequence.timings.vision += took;
-            // who wants to stop is asked again at the next layer
+            // an observer that wants to stop is asked again at the next layer
             let _ = tiles_done((tiles - encoded.remaining()) as f64, tiles);
             match encoded {
                 Encoded::All(embedding) => self.set(sequence, image, embedding),
-                // one that the sequence has begun itself goes on
+                // an image that the sequence has begun itself goes on
                 Encoded::Part(job) => _ = self.of(sequence).job.get_or_insert((image, job)),
             }
         }
     }
 
-    /// Queues an image whose request is still to come, unless it is kept already. A row of its embedding will take
+    /// Queues an image whose request is still to come, unless the image is cached. A row of its embedding takes
     /// `row_bytes`.
     pub(super) fn queue_ahead(
         &mut self,
@@ -145,8 +146,8 @@ impl<B: Backend> Images<B> {
         self.ahead.has_work()
     }
 
-    /// Sends up to `tiles_max` tiles of an image whose request is still to come through the vision tower, and keeps an
-    /// image that is done.
+    /// Sends up to `tiles_max` tiles of an image whose request is still to come through the vision tower. Caches the
+    /// image once it is finished.
     ///
     /// # Errors
     /// See [`Ahead::encode`].
@@ -162,7 +163,7 @@ impl<B: Backend> Images<B> {
         Ok(())
     }
 
-    /// The input rows of a sequence's positions `rows`: tokens, and rows of images.
+    /// The input of a sequence's positions `rows`: tokens and rows of images.
     ///
     /// # Panics
     /// If an image among them is not encoded.
@@ -193,7 +194,7 @@ impl<B: Backend> Images<B> {
         segments
     }
 
-    /// Lets go of the images of a request that needs none any more; what is kept stays.
+    /// Drops the images of a request that needs none any more; cached embeddings stay.
     pub(super) fn forget(&mut self, id: RequestId) {
         self.requests.remove(&id);
     }
@@ -214,7 +215,7 @@ impl<B: Backend> Images<B> {
     }
 }
 
-/// Sends up to `tiles_max` of the tiles that remain through the vision tower.
+/// Sends up to `tiles_max` of the remaining tiles through the vision tower.
 pub(super) fn encode_tiles<B: Backend>(
     model: &Phi3V<B>,
     inputs: &ImageInputs,
@@ -258,7 +259,7 @@ mod tests {
     #[test]
     fn a_request_holds_its_images_while_they_may_be_needed() {
         let mut engine = engine();
-        // an answer of 5,000 tokens may outgrow the short factors; the rows of an image that was seen are in the cache
+        // an answer of 5,000 tokens may outgrow the short factors; the rows of an image seen before are in the cache
         for (shade, answer, held) in [
             (9, 8, [false, false]),
             (9, 8, [false, false]),

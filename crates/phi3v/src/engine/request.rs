@@ -1,4 +1,4 @@
-//! What goes into the engine and what comes out of it.
+//! The engine's input and output.
 
 use super::EngineError;
 use crate::constraint::Constraint;
@@ -8,16 +8,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Names a request within one engine, in the order in which they were submitted.
+/// Identifies a request within one engine; ids are in order of submission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId(pub u64);
 
-/// Keeps the caches of one client apart from those of others: keys and values of prompts and embeddings of images
-/// are found again only by requests with the same salt. Requests of several salts take turns in the queue, and with
-/// their images and the pieces of their prompts. All zeros is the salt of who has none.
+/// Separates the caches of one client from those of others: only requests with the same salt find the keys and values of
+/// its prompts and the embeddings of its images. Requests with different salts take turns in the queue, with their images
+/// and with the chunks of their prompts. All zeros is the salt of clients without one.
 pub type CacheSalt = [u8; 32];
 
-/// One prompt to be continued, and how; [`Conversation`](crate::Conversation) makes them from messages.
+/// One prompt to continue, and how to continue it; [`Conversation`](crate::Conversation) makes prompts from messages.
 pub struct Request {
     /// Token ids of the prompt; the rows of image `i` (from 1) hold `-i`. See [`crate::processor`].
     pub input_ids: Vec<i64>,
@@ -25,23 +25,23 @@ pub struct Request {
     pub images: Vec<Arc<ImageInputs>>,
     /// How tokens are chosen.
     pub sampling: SamplingParams,
-    /// The answer ends after so many tokens.
+    /// The answer ends after this many tokens.
     pub max_new_tokens: usize,
     /// The answer ends before any of these.
     pub stop: Vec<String>,
     /// Restricts the answer's form.
     pub constraint: Option<Box<dyn Constraint>>,
-    /// Whose caches it uses.
+    /// The client whose caches it uses.
     pub cache_salt: CacheSalt,
-    /// Where there are any, nothing is generated: each is a prompt that begins with `input_ids`, and what is wanted is how
-    /// probable each of its answers is.
+    /// If there are any, nothing is generated. Each is a prompt that begins with `input_ids`, and the engine computes the
+    /// probability of each of its answers.
     pub scored: Vec<ScoredPrompt>,
 }
 
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { input_ids, images, sampling, max_new_tokens, stop, constraint, scored, .. } = self;
-        // caches are kept apart by the salt, which is nobody else's business
+        // the salt separates caches, so it must not leak into logs
         f.debug_struct("Request")
             .field("tokens", &input_ids.len())
             .field("images", &images.len())
@@ -54,12 +54,13 @@ impl fmt::Debug for Request {
     }
 }
 
-/// How one prompt of a request that scores goes on, and the answers that are scored behind it.
+/// The rest of one prompt of a scoring request, and the answers that are scored after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScoredPrompt {
-    /// The rest of the prompt's ids, behind those that all prompts of the request begin with; `-i` at the rows of image `i`.
+    /// The rest of the prompt's ids, after those that all prompts of the request begin with; `-i` at the rows of image
+    /// `i`.
     pub input_ids: Vec<i64>,
-    /// The answers' ids; to be scored as a whole answer, one ends with the token that ends answers.
+    /// The answers' ids. To be scored as a whole answer, an answer ends with the token that ends answers.
     pub answers: Vec<Vec<u32>>,
 }
 
@@ -77,9 +78,9 @@ impl Request {
         Self { input_ids, images, sampling, max_new_tokens, stop, constraint: None, cache_salt, scored }
     }
 
-    /// A request for the scores of answers to prompts that begin with `input_ids`, which is computed once for all of them.
-    /// Prompts are about those of `images` whose rows they have. Its end brings the scores, and no token comes before; with a
-    /// constraint, stop strings or logprobs it is refused.
+    /// A request for the scores of answers to prompts that begin with `input_ids`, which is computed once for all of
+    /// them. Each prompt is about those of `images` whose rows it has. The scores come with the request's end, and no
+    /// token comes before. The engine refuses the request if it has a constraint, stop strings or logprobs.
     ///
     /// ```
     /// use phi3v::engine::{Request, ScoredPrompt};
@@ -98,7 +99,7 @@ impl Request {
         Self { scored, ..Self::greedy(input_ids, images, longest) }
     }
 
-    /// Refuses what a request that scores has for an answer that is generated.
+    /// Refuses options of a scoring request that apply only to generated answers.
     pub(super) fn check_scores_only(&self) -> Result<(), EngineError> {
         let option = match self {
             Self { scored, .. } if scored.is_empty() => return Ok(()),
@@ -110,7 +111,7 @@ impl Request {
         Err(EngineError::NothingToGenerate { option })
     }
 
-    /// Tokens of each prompt, and of the longest answer to it.
+    /// The length of each prompt and of its longest answer, in tokens.
     pub(super) fn lengths(&self) -> impl Iterator<Item = (usize, usize)> {
         let generated =
             self.scored.is_empty().then_some((self.input_ids.len(), self.max_new_tokens)).into_iter();
@@ -122,16 +123,16 @@ impl Request {
     }
 }
 
-/// One thing that happened to one request during a step of the engine.
+/// One thing that happened to one request during a step.
 #[derive(Debug)]
 pub struct Output {
-    /// The request that it is about.
+    /// The request that the event belongs to.
     pub id: RequestId,
     /// What happened to the request.
     pub event: Event,
 }
 
-/// What can happen to a request: tokens, and at last its end or its failure.
+/// What can happen to a request: tokens, and finally its end or its failure.
 #[derive(Debug)]
 pub enum Event {
     /// A token was chosen.
@@ -149,7 +150,7 @@ pub struct Token {
     pub id: u32,
     /// Text that has become certain with it; may be empty, and may hold text of earlier tokens.
     pub text: String,
-    /// Bytes of its text and that of tokens before it that may be the beginning of a stop string: they come with a later
+    /// Bytes of text, of this and earlier tokens, that may be the beginning of a stop string. They come with a later
     /// token, with the end, or not at all.
     pub held: usize,
     /// Natural logarithm of its probability before penalties, temperature and filters; `None` unless logprobs were
@@ -182,7 +183,7 @@ impl FinishReason {
     }
 }
 
-/// The end of an answer: why, the text held back so far, and what it took.
+/// The end of an answer: the reason, the remaining text, and what the answer took.
 #[derive(Clone, Debug)]
 pub struct Finished {
     /// Why the answer ended.
@@ -191,57 +192,58 @@ pub struct Finished {
     pub text: String,
     /// Token counts of the request.
     pub usage: Usage,
-    /// Where the request's time went.
+    /// How the request's time was spent.
     pub timings: Timings,
-    /// Of a request that scores: for each of its prompts the natural logarithm of each answer's probability, in order.
+    /// For a scoring request: for each of its prompts, the natural logarithm of each answer's probability, in order.
     pub scores: Vec<Vec<f64>>,
 }
 
-/// Token counts of a request: its prompt, what of it was cached, and its answer. Where several prompts are scored, of all
-/// of them together: `prompt_tokens - cached_tokens` have been computed, and `completion_tokens` are those of the answers.
+/// Token counts of a request: its prompt, the cached part of it, and its answer. If several prompts are scored, the
+/// counts are sums over all of them. The engine has computed `prompt_tokens - cached_tokens`; `completion_tokens` are
+/// those of the answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Tokens of the prompt, images included.
     pub prompt_tokens: usize,
-    /// Those that stand for images.
+    /// Prompt tokens that stand for images.
     pub image_tokens: usize,
-    /// Those whose keys and values were taken from the prefix cache.
+    /// Prompt tokens whose keys and values were taken from the prefix cache.
     pub cached_tokens: usize,
-    /// Tokens of the answer, the one that ended it not counted.
+    /// Tokens of the answer, without the token that ended it.
     pub completion_tokens: usize,
 }
 
-/// Where the time of a request went, from its submission to its last token. Times of work are those of the device: each
-/// ends when the device has done the work, not when it has been told of it.
+/// How the time of a request was spent, from its submission to its last token. Times of work are those of the device:
+/// each ends when the device has done the work, not when the work was submitted to it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Timings {
     /// From submission to admission.
     pub queued: Duration,
-    /// In the vision tower and projector, also for images that were encoded ahead of the request.
+    /// In the vision tower and projector, including images that were encoded ahead of the request.
     pub vision: Duration,
     /// In the decoder, for the prompt.
     pub prefill: Duration,
-    /// In the decoder, for the answer; time of steps shared with others counts in full.
+    /// In the decoder, for the answer. The time of steps shared with other requests counts in full.
     pub decode: Duration,
     /// From submission to the first token.
     pub first_token: Option<Duration>,
 }
 
-/// What the engine is doing for a request right now, and how far it is. Within a step it counts what the device has been
-/// given, which may be a little more than it has done.
+/// What the engine is doing for a request at the moment, and its progress. Within a step, the progress counts what the
+/// device has been given, which may be a little more than it has done.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepProgress {
-    /// The request that is worked for.
+    /// The request that the work is for.
     pub id: RequestId,
-    /// Which kind of work.
+    /// The kind of work.
     pub phase: Phase,
-    /// Units done, in parts: tiles or tokens.
+    /// Units done, with fractions: tiles or tokens.
     pub done: f64,
     /// Units in all, of the same kind.
     pub total: usize,
 }
 
-/// The kinds of work before the first token, each with a unit of its own.
+/// The kinds of work before the first token, each with its own unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
     /// Tiles through the vision tower.

@@ -1,6 +1,7 @@
-//! Who does what in a step: admission, the prefix cache, how prompts are cut, the crossing of the short factors' reach.
+//! Schedules a step: admission, the prefix cache, how prompts are cut, and restarts of sequences that outgrow the short
+//! factors.
 //!
-//! Pure: it knows sequences, lengths and block tables, and no tensor. The engine does what it says.
+//! Pure: the scheduler knows sequences, lengths and block tables, and no tensors. The engine carries out its decisions.
 
 mod sharing;
 mod turns;
@@ -18,93 +19,93 @@ use std::ops::Range;
 use std::sync::Arc;
 pub(super) use turns::{Turns, Work};
 
-/// Fewest prompts that a sequence which scores is given or left with: what the other has to compute again, a
-/// block and a few tokens at most, should be little beside its own work.
+/// Fewest prompts that splitting a scoring sequence gives to either half. The new half recomputes up to a block and a few
+/// tokens, which should be little compared with its own work.
 const PART_PROMPTS_MIN: usize = 4;
 
-/// Sequences that wait or run, and the blocks of the KV cache that they have.
+/// Sequences that wait or run, and their blocks of the KV cache.
 pub(super) struct Scheduler {
     options: EngineOptions,
     /// Sequences that may run at the same time, at least one.
     running_max: usize,
-    /// Tokens of a prompt's chunk while nobody decodes.
+    /// Tokens of a prompt's chunk while no sequence decodes.
     prefill_chunk_alone: usize,
-    /// Fewest tokens that the cut of a prompt may leave. Shorter chunks are multiplied by the device's kernels for few
-    /// rows, those of decoding, whose sums run in another order: how a prompt is cut must not change its answer.
+    /// Fewest tokens that cutting a prompt may leave. The device multiplies shorter chunks with its kernels for few rows,
+    /// those of decoding, which sum in another order: how a prompt is cut must not change its answer.
     prefill_remainder_min: usize,
     /// Most tokens that the device's kernels for decoding compute together.
     few_rows_max: usize,
     blocks: BlockManager,
     waiting: VecDeque<Sequence>,
-    /// In the order in which they were let in for the first time.
+    /// Ordered by first admission.
     running: Vec<Sequence>,
     /// Counts admissions and turns.
     clock: u64,
-    /// Block tables of sequences that have ended; given back when all tables have been checked.
+    /// Block tables of sequences that have ended. Their blocks are released once all tables have been checked.
     ended_tables: Vec<Vec<u32>>,
 }
 
-/// A sequence that was let in.
+/// A sequence that was admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Admission {
-    /// Its index among those that run.
+    /// Its index among the running sequences.
     pub(super) index: usize,
-    /// Blocks, from the first, that the cache must have memory for.
+    /// Blocks, counted from the first, that the cache must have memory for.
     pub(super) blocks: usize,
 }
 
 /// A sequence that was split in two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Divided {
-    /// The sequence that was split: its index among those that run.
+    /// The sequence that was split: its index among the running sequences.
     pub(super) whole: usize,
-    /// The part that was split off it.
+    /// The part that was split off.
     pub(super) part: Admission,
 }
 
-/// A piece of a prompt.
+/// A chunk of a prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PromptChunk {
-    /// Whose it is: an index among those that run.
+    /// The sequence it belongs to: an index among the running sequences.
     pub(super) index: usize,
-    /// Positions to be computed.
+    /// Positions to compute.
     pub(super) rows: Range<usize>,
-    /// Whether it reaches the end, whose logits give the next token.
+    /// Whether the chunk reaches the prompt's end, whose logits give the next token.
     pub(super) is_last: bool,
 }
 
 /// What a decoding sequence computes in a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct DecodeChunk {
-    /// Whose it is: an index among those that run.
+    /// The sequence it belongs to: an index among the running sequences.
     pub(super) index: usize,
-    /// Positions to be computed, at least one.
+    /// Positions to compute, at least one.
     pub(super) rows: Range<usize>,
 }
 
-/// A table of blocks that was damaged and is made anew.
+/// A block table that was damaged and has been rebuilt.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Repair {
-    /// What was found, for people.
+    /// What was found, in words for people.
     pub(super) found: String,
-    /// Sequences with a block in doubt; they have been removed.
+    /// Sequences with a block in doubt; the scheduler has removed them.
     pub(super) failed: Vec<RequestId>,
 }
 
-/// Fewest tokens of a prompt that are run together, unless it has no more: with fewer the device's kernels for few rows
-/// would run them.
+/// Fewest tokens of a prompt that run together, unless the prompt is shorter. Fewer would take the device's kernels for
+/// few rows.
 pub(super) fn prompt_rows_min(sizes: Sizes) -> usize {
     sizes.few_rows_max + 1
 }
 
-/// A sequence that scores, and how many of its prompts another could take over.
+/// A scoring sequence, and how many of its prompts another sequence could take over.
 struct Division {
     index: usize,
     prompts: usize,
 }
 
 impl Scheduler {
-    /// What the options leave to the device is as `sizes` has it.
+    /// Takes from `sizes` what `options` leaves to the device.
     pub(super) fn new(options: EngineOptions, sizes: Sizes) -> Self {
         let blocks_of =
             |tokens: usize| u32::try_from(tokens.div_ceil(KV_BLOCK_TOKENS)).unwrap_or(u32::MAX).max(1);
@@ -124,7 +125,7 @@ impl Scheduler {
         }
     }
 
-    /// Sequences that wait and run, and blocks in use.
+    /// Counts waiting and running sequences, and blocks in use.
     pub(super) fn load(&self) -> Load {
         Load {
             waiting: self.waiting.len(),
@@ -138,7 +139,7 @@ impl Scheduler {
         self.waiting.is_empty() && self.running.is_empty()
     }
 
-    /// The sequences that run, the oldest first.
+    /// The running sequences, oldest first.
     pub(super) fn running(&self) -> &[Sequence] {
         &self.running
     }
@@ -147,8 +148,8 @@ impl Scheduler {
         &mut self.running
     }
 
-    /// Adds a sequence to the queue, in which clients take turns: behind those of its own salt, and before any that has more
-    /// of its own before it. Clients are told apart by their salts; those of one come in their order.
+    /// Adds a sequence to the queue, in which clients, told apart by their salts, take turns. The sequence goes behind
+    /// those of its own client, and before the first one that has more of its own client's sequences ahead of it.
     pub(super) fn enqueue(&mut self, sequence: Sequence) {
         let own = self.waiting.iter().filter(|waiting| waiting.cache_salt == sequence.cache_salt).count();
         let mut before: HashMap<CacheSalt, usize> = HashMap::new();
@@ -161,18 +162,18 @@ impl Scheduler {
         self.waiting.insert(place, sequence);
     }
 
-    /// Marks a sequence that [`take_cancelled`](Self::take_cancelled) then takes.
+    /// Marks a request's sequences as cancelled; [`take_cancelled`](Self::take_cancelled) then removes them.
     pub(super) fn cancel(&mut self, id: RequestId) {
         let all = self.waiting.iter_mut().chain(&mut self.running);
         all.filter(|sequence| sequence.id == id).for_each(|sequence| sequence.cancelled = true);
     }
 
-    /// Whether a sequence of the request waits.
+    /// Whether a sequence of the request is waiting.
     pub(super) fn is_waiting(&self, id: RequestId) -> bool {
         self.waiting.iter().any(|sequence| sequence.id == id)
     }
 
-    /// Removes the sequences that were cancelled.
+    /// Removes the cancelled sequences and returns them.
     pub(super) fn take_cancelled(&mut self) -> Vec<Sequence> {
         let mut cancelled: Vec<Sequence> =
             self.running.extract_if(.., |sequence| sequence.cancelled).collect();
@@ -186,8 +187,9 @@ impl Scheduler {
         cancelled
     }
 
-    /// Puts sequences whose next token lies beyond the short factors' reach back to the head of the queue, to be
-    /// computed again as a whole with the long ones. Their images stay encoded, and they come before whom they came before.
+    /// Moves sequences whose next token lies beyond the short factors' reach back to the head of the queue. They are
+    /// recomputed in full with the long factors. Their images stay encoded, and they keep their order and their rank
+    /// before younger sequences.
     pub(super) fn restart_crossing(&mut self, factors_for: impl Fn(usize) -> RopeFactors) {
         let crossed: Vec<Sequence> =
             self.running.extract_if(.., |sequence| sequence.crosses(&factors_for)).collect();
@@ -200,7 +202,7 @@ impl Scheduler {
         }
     }
 
-    /// Lets the first of the queue in, if the blocks suffice for all that it may come to need.
+    /// Admits the first sequence of the queue, if there are enough blocks for everything it may need.
     pub(super) fn admit(&mut self) -> Option<Admission> {
         if self.places_free() == 0 {
             return None;
@@ -215,8 +217,9 @@ impl Scheduler {
         Some(self.start(sequence, known, table))
     }
 
-    /// Hands what parts of requests that score have not begun back to the sequences that they were split off, so that each
-    /// ends with the prompt it is at and its blocks are there for who waits. That sequence has the blocks for all prompts.
+    /// Returns the prompts that parts of scoring requests have not begun to the sequences they were split off. Each part
+    /// then ends after its current prompt, which frees its blocks for waiting sequences. The original sequence has blocks
+    /// for all prompts.
     fn end_parts(&mut self) {
         for index in 0..self.running.len() {
             let id = self.running[index].id;
@@ -228,8 +231,8 @@ impl Scheduler {
         }
     }
 
-    /// How many more may run. Parts of requests run beside those that were let in, as many as [`divisible`](Self::divisible)
-    /// allows.
+    /// How many more sequences may be admitted. Parts of requests do not count: they run in addition, as many as
+    /// [`divisible`](Self::divisible) allows.
     pub(super) fn places_free(&self) -> usize {
         self.running_max.saturating_sub(self.running.iter().filter(|sequence| !sequence.is_part).count())
     }
@@ -242,7 +245,7 @@ impl Scheduler {
         Admission { index: self.join(sequence), blocks }
     }
 
-    /// Splits a sequence that scores in two, if one can be and there are blocks for another, so that both run together.
+    /// Splits a scoring sequence in two that run together, if one can be split and there are blocks for the part.
     pub(super) fn divide(&mut self, tokenizer: &Arc<Tokenizer>) -> Option<Divided> {
         let Division { index, prompts } = self.divisible()?;
         let part = self.running[index].split_off(prompts, tokenizer)?;
@@ -254,15 +257,15 @@ impl Scheduler {
         Some(Divided { whole: index, part: self.start(part, known, table) })
     }
 
-    /// Undoes [`divide`](Self::divide), where the part cannot run. Nothing may have been let in or removed since: of a
-    /// request's sequences only the one that was split is sure to have the blocks for the part's prompts.
+    /// Undoes [`divide`](Self::divide) if the part cannot run. No sequence may have been admitted or removed since. Of a
+    /// request's sequences, only the one that was split is sure to have blocks for the part's prompts.
     pub(super) fn rejoin(&mut self, Divided { whole, part }: Divided) {
         let part = self.end(part.index);
         self.running[whole].rejoin(part.scoring);
     }
 
-    /// The sequence with most prompts to hand over, where nobody waits and fewer score than one decode step takes: so
-    /// requests that score use what others leave, and nobody waits for their parts.
+    /// The sequence with the most prompts to hand over, if nothing waits and scoring sequences do not fill a decode step.
+    /// Scoring thus uses only spare capacity.
     fn divisible(&self) -> Option<Division> {
         if !self.waiting.is_empty() || !self.options.prefix_cache {
             return None;
@@ -274,26 +277,26 @@ impl Scheduler {
         (sequences > 1).then(|| Division { index, prompts: left / sequences })
     }
 
-    /// Whether any sequence is past its prompt: pieces of other work are then kept small.
+    /// Whether any sequence is past its prompt, in which case pieces of other work are kept small.
     pub(super) fn someone_decodes(&self) -> bool {
         self.running.iter().any(Sequence::decoding)
     }
 
-    /// Whether the prompt of any sequence is not computed yet.
+    /// Whether any sequence's prompt is not fully computed.
     pub(super) fn computes_prompts(&self) -> bool {
         self.running.iter().any(|sequence| !sequence.decoding())
     }
 
-    /// The sequence with an image that has to be encoded next: the first in line, of the client whose turn it is.
+    /// The sequence whose image is encoded next: the first in line of the client whose turn it is.
     pub(super) fn needs_image(&self) -> Option<usize> {
         let needs =
             |&index: &usize| self.running[index].image_needed().is_some() && !self.is_held_back(index);
         self.next_in_turn(Work::Image, (0..self.running.len()).filter(needs))
     }
 
-    /// The next chunk of the first prompt in line whose next images are encoded, of the client whose turn it is, and beside it
-    /// what is left of others, as a whole, the first in line first, as far as all together are no more than a chunk while others
-    /// decode: so nobody's first token comes later for it. In the order of the sequences.
+    /// The next chunk of the oldest ready prompt of the client whose turn it is, plus whole remainders of other prompts
+    /// that fit the shared chunk, so nobody's first token is delayed. A prompt is ready if its next images are encoded.
+    /// Ordered by sequence.
     pub(super) fn prompt_chunks(&self) -> Vec<PromptChunk> {
         let ready = |&index: &usize| {
             let sequence = &self.running[index];
@@ -308,11 +311,11 @@ impl Scheduler {
         let Range { start, end: total } = self.running[index].left_to_compute();
         let end = if total - start < chunk.saturating_add(rows_min) { total } else { start + chunk };
         let mut chunks = vec![PromptChunk { index, rows: start..end, is_last: end == total }];
-        // beside others it would take the kernels for many rows
+        // a chunk this short takes the kernels for few rows, and adding others would change that
         let mut spare = if end - start < rows_min { 0 } else { shared.saturating_sub(end - start) };
         for &index in others {
             let rows = self.running[index].left_to_compute();
-            // and the logits of all take those for few
+            // the logits of all chunks together must take the kernels for few rows
             if (rows_min..=spare).contains(&rows.len()) && chunks.len() < self.few_rows_max {
                 spare -= rows.len();
                 chunks.push(PromptChunk { index, rows, is_last: true });
@@ -322,15 +325,15 @@ impl Scheduler {
         chunks
     }
 
-    /// What the sequences that decode compute in this step: each its newest token, and those that were forced behind it as
-    /// far as all together take the kernels for few rows, so that nobody's answer depends on it. One that crosses the short
-    /// factors' reach is restarted by the next step.
+    /// What each decoding sequence computes in this step: its newest token, plus forced tokens behind it as far as all
+    /// rows together fit the kernels for few rows, so that no answer depends on the others. A sequence that crosses the
+    /// short factors' reach is left to the next step, which restarts it.
     pub(super) fn decoding(&self, factors_for: impl Fn(usize) -> RopeFactors) -> Vec<DecodeChunk> {
         let decodes = |sequence: &Sequence| sequence.decoding() && !sequence.crosses(&factors_for);
         let indices = || (0..self.running.len()).filter(|&index| decodes(&self.running[index]));
         let mut spare = self.few_rows_max.saturating_sub(indices().count());
         let chunk = |index: usize| {
-            // a card's attention takes as many rows of one sequence for a prompt's
+            // a GPU's attention treats `few_rows_max` rows of one sequence as a prompt
             let rows_max = (1 + spare).min(self.few_rows_max.saturating_sub(1)).max(1);
             let rows = self.running[index].next_rows(rows_max);
             spare -= rows.len() - 1;
@@ -339,12 +342,12 @@ impl Scheduler {
         indices().map(chunk).collect()
     }
 
-    /// Most sequences of one decode step.
+    /// Most sequences in one decode step.
     pub(super) fn decoding_max(&self) -> usize {
         self.few_rows_max.max(self.running_max)
     }
 
-    /// Notes that the first `end` tokens are in the cache.
+    /// Records that the first `end` tokens are in the cache.
     pub(super) fn computed_to(&mut self, index: usize, end: usize) {
         if !self.running[index].decoding() {
             self.had_turn(index, Work::Prompt);
@@ -355,15 +358,15 @@ impl Scheduler {
         }
     }
 
-    /// Whether blocks of a sequence have become full that others do not know yet.
+    /// Whether the sequence has full blocks that are not published yet.
     pub(super) fn has_unpublished(&self, index: usize) -> bool {
         let sequence = &self.running[index];
         self.options.prefix_cache && sequence.published.0 < sequence.full_blocks()
     }
 
-    /// Publishes the blocks of a sequence that have become full. To be called once logits that were computed from them are
-    /// known to be numbers: a token that overflows also spoils rows before it, which share a block of attention with it, and
-    /// their hashes do not tell.
+    /// Publishes the blocks of a sequence that have become full. Call this only once logits computed from them are known
+    /// to be finite. A token that overflows also spoils earlier rows in its block of attention, and the hashes do not
+    /// show it.
     pub(super) fn publish(&mut self, index: usize) {
         let sequence = &mut self.running[index];
         let (mut published, mut hash) = sequence.published;
@@ -375,16 +378,16 @@ impl Scheduler {
         sequence.published = (published, hash);
     }
 
-    /// Removes a sequence that has ended. Its blocks are given back by [`settle`](Self::settle).
+    /// Removes a sequence that has ended. [`settle`](Self::settle) releases its blocks.
     pub(super) fn end(&mut self, index: usize) -> Sequence {
         let mut sequence = self.running.remove(index);
         self.ended_tables.push(std::mem::take(&mut sequence.blocks));
         sequence
     }
 
-    /// Checks the table of blocks, where something is about to be given back or given out, and gives back the blocks of
-    /// sequences that have ended. Where it is damaged, sequences with a block in doubt are removed, and the table is made
-    /// anew from those that remain.
+    /// Releases the blocks of sequences that have ended. Before blocks are released or handed out, checks the block
+    /// table. If the table is damaged, removes the sequences with a block in doubt and rebuilds the table from the
+    /// others.
     pub(super) fn settle(&mut self) -> Option<Repair> {
         let admits = !self.waiting.is_empty() && self.places_free() > 0 || self.divisible().is_some();
         if self.ended_tables.is_empty() && !admits {
@@ -404,7 +407,7 @@ impl Scheduler {
         Some(Repair { found: damage.found, failed })
     }
 
-    /// Damages the table of blocks, for tests.
+    /// Damages the block table, for tests.
     pub(super) fn damage_blocks(&mut self) {
         self.blocks.damage();
     }
@@ -426,7 +429,7 @@ mod tests {
         Arc::new(Tokenizer::from_json(&std::fs::read(path).unwrap()).unwrap())
     });
 
-    /// A sequence of `prompt` tokens like those of every other, and an answer of up to `answer`.
+    /// A sequence of `prompt` tokens, the same as those of every other, and an answer of up to `answer` tokens.
     pub(super) fn sequence(id: u64, prompt: usize, answer: usize) -> Sequence {
         let request = Request::greedy((0..prompt as i64).collect(), Vec::new(), answer);
         Sequence::new(RequestId(id), request, &TOKENIZER, RopeFactors::Short).unwrap()
@@ -440,7 +443,7 @@ mod tests {
         RopeFactors::Short
     }
 
-    /// Lets in whatever can be; ids of those that run.
+    /// Admits as many sequences as possible; returns the ids of those that run.
     pub(super) fn admit_all(scheduler: &mut Scheduler) -> Vec<u64> {
         assert_eq!(scheduler.settle(), None);
         while scheduler.admit().is_some() {}
@@ -464,7 +467,7 @@ mod tests {
         let rows = |scheduler: &Scheduler| -> Vec<Range<usize>> {
             scheduler.decoding(short).into_iter().map(|chunk| chunk.rows).collect()
         };
-        // 16 in all: the oldest first, and one at least for each
+        // 16 rows in all: the oldest first, and at least one for each
         assert_eq!(rows(&scheduler), [20..25, 21..31, 22..23]);
         let alone = &scheduler.running()[1];
         assert_eq!((alone.next_rows(99), alone.next_rows(3)), (21..62, 21..24));
@@ -592,7 +595,7 @@ mod tests {
         assert!(!scheduler.has_unpublished(0));
         assert_eq!(known(&mut scheduler, 2), 64);
         scheduler.computed_to(0, 150);
-        // one that fails takes what it has not published with it
+        // a sequence that fails takes its unpublished blocks with it
         scheduler.end(0);
         assert_eq!(known(&mut scheduler, 3), 64);
     }
@@ -686,7 +689,7 @@ mod tests {
         assert_eq!((scheduler.needs_image(), scheduler.prompt_chunks()[0].index), (None, 0));
     }
 
-    /// A sequence of request 7 that scores `prompts` prompts, each of 10 tokens that all share and `own` of its own.
+    /// A sequence of request 7 that scores `prompts` prompts, each of 10 shared tokens and `own` tokens of its own.
     pub(super) fn scoring(prompts: usize, own: usize) -> Sequence {
         let scored = ScoredPrompt { input_ids: (0..own as i64).collect(), answers: vec![vec![5], vec![6]] };
         let request = Request::greedy((0..10).collect(), Vec::new(), 1);
@@ -698,7 +701,7 @@ mod tests {
     #[test]
     fn a_part_that_cannot_run_goes_back_to_the_sequence_that_it_was_split_off() {
         let mut scheduler = scheduler(8192);
-        // the first has no blocks for the prompts of the second
+        // the first sequence has no blocks for the second's prompts
         scheduler.enqueue(scoring(2, 20));
         scheduler.enqueue(scoring(20, 500));
         admit_all(&mut scheduler);
@@ -734,7 +737,7 @@ mod tests {
         scheduler.end(1);
         assert_eq!(scheduler.settle(), None);
         assert!(scheduler.admit().is_some());
-        // where that has ended which they were split off, nobody else has the blocks
+        // once the sequence they were split off has ended, no other has the blocks
         let mut orphans = Scheduler::new(EngineOptions::default(), SIZES);
         orphans.enqueue(scoring(20, 500));
         admit_all(&mut orphans);

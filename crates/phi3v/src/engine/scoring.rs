@@ -1,13 +1,13 @@
-//! Scoring instead of answering: how probable each of some given answers to each of some prompts is.
+//! Scoring instead of generating: the probability of each of several given answers to each of several prompts.
 //!
-//! Prompts with a common beginning take turns in the blocks of one sequence: behind what they share each writes its keys and
-//! values over those of the one before. So do the answers: their prefixes are run in the order of a walk through the tree
-//! that they form, each over the branch that was left, so that what several answers begin with is run once. Causal attention
-//! never looks past the row it is for, so nothing of an earlier turn is seen.
+//! Prompts with a common beginning take turns in the blocks of one sequence. After the shared beginning, each prompt
+//! overwrites the keys and values of the previous one. Answers do the same. Their prefixes run in the order of a walk
+//! through the tree that they form, each over the branch just left, so that a common prefix runs once. Causal attention
+//! never looks past its own row, so nothing of an earlier turn is visible.
 //!
-//! Where the device has room, prompts whose turn has not come are handed to further sequences ([`Scoring::split_off`]), which
-//! find the common beginning in the prefix cache and run together with the first. A row's results do not depend on the rows
-//! beside it, so neither do the scores.
+//! If the device has room, further sequences take over prompts whose turn has not come ([`Scoring::split_off`]). They
+//! find the common beginning in the prefix cache and run together with the first sequence. A row's results do not depend
+//! on the rows computed with it, so neither do the scores.
 
 use super::request::{Request, ScoredPrompt};
 use crate::Result;
@@ -15,28 +15,29 @@ use crate::model::RopeFactors;
 use crate::sampler::LogProbs;
 use phi3v_kernels::KV_BLOCK_TOKENS;
 
-/// The answers that a sequence scores, and how far it is.
+/// The answers that a sequence scores, and its progress.
 pub(super) struct Scoring {
     /// Ids that all prompts begin with.
     shared: Vec<i64>,
     prompts: Vec<Prompt>,
-    /// The prompt whose turn it is.
+    /// Index of the prompt whose turn it is.
     current: usize,
-    /// What is left of the walk through its answers, the next place last.
+    /// What is left of the walk through its answers; the next place is last.
     walk: Vec<Place>,
-    /// Leading tokens whose keys and values stay as they are through all turns.
+    /// Leading tokens whose keys and values stay the same through all turns.
     lasting: usize,
-    /// Fewest tokens of a prompt that are run together: fewer would take the kernels of decoding.
+    /// Fewest tokens of a prompt that run together; fewer would take the kernels of decoding.
     rows_min: usize,
-    /// The sums so far of the answers to each of the request's prompts; empty where its turn was not here.
+    /// Partial sums of the answers' log probabilities, for each of the request's prompts; empty for a prompt whose turn
+    /// was not here.
     scores: Vec<Vec<f64>>,
 }
 
 struct Prompt {
-    /// Its place among the request's.
+    /// Its index among the request's prompts.
     index: usize,
     scored: ScoredPrompt,
-    /// The factors for the prompt with its longest answer: all its answers are compared under one set.
+    /// The factors for the prompt with its longest answer: one set for all its answers, so that they can be compared.
     factors: RopeFactors,
 }
 
@@ -44,23 +45,23 @@ struct Prompt {
 pub(super) struct Turn {
     /// Its ids, image rows included.
     pub(super) input_ids: Vec<i64>,
-    /// The factors that it and its answers are rotated by.
+    /// The factors for the prompt and its answers.
     pub(super) factors: RopeFactors,
-    /// Leading tokens whose keys and values are there from the prompt before.
+    /// Leading tokens whose keys and values are in the cache from the previous prompt.
     pub(super) known: usize,
 }
 
-/// What is run next.
+/// What runs next.
 pub(super) enum Next<'a> {
-    /// These tokens behind the prompt, all but the last of which are in the cache.
+    /// These tokens after the prompt; all but the last are in the cache.
     Answer(&'a [u32]),
-    /// Another prompt, which is to begin its turn.
+    /// Another prompt, whose turn is to begin.
     Prompt,
     /// Nothing: all answers to all prompts are scored.
     Nothing,
 }
 
-/// A prefix of an answer: the model is asked what follows it.
+/// A prefix of an answer, after which the model predicts the next token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
     answer: usize,
@@ -68,8 +69,8 @@ struct Place {
 }
 
 impl Scoring {
-    /// Of a request that scores and was checked; nothing for any other. Prompts are run in no fewer than `rows_min` tokens
-    /// at a time, as those of other requests.
+    /// Takes the scoring part of a checked request; `None` if the request does not score. As for other requests, prompts
+    /// run at least `rows_min` tokens at a time.
     pub(super) fn of(
         request: &mut Request,
         factors_for: impl Fn(usize) -> RopeFactors,
@@ -98,7 +99,7 @@ impl Scoring {
         self.lasting
     }
 
-    /// Rows of the cache that the longest prompt takes with its longest answer, whose last token is never run.
+    /// Rows of the cache that the longest prompt with its longest answer takes. An answer's last token never runs.
     pub(super) fn rows_max(&self) -> usize {
         let rows = |prompt: &Prompt| {
             self.shared.len() + prompt.scored.input_ids.len() + longest_answer(&prompt.scored) - 1
@@ -106,13 +107,13 @@ impl Scoring {
         self.prompts.iter().map(rows).max().unwrap_or(0)
     }
 
-    /// The scores of the answers to each of the request's prompts; none of those that another sequence was given.
+    /// The scores of the answers to each of the request's prompts; empty for those that another sequence was given.
     pub(super) fn into_scores(self) -> Vec<Vec<f64>> {
         self.scores
     }
 
-    /// Prompts that another sequence can take over: those whose turn has not come, unless it would have to compute more than
-    /// a block of what all begin with once more.
+    /// Prompts that another sequence can take over: those whose turn has not come. 0 if that sequence would have to
+    /// recompute more than about a block of the shared beginning.
     pub(super) fn divisible(&self) -> usize {
         let known = self.lasting / KV_BLOCK_TOKENS * KV_BLOCK_TOKENS;
         if self.shared.len().saturating_sub(known) > KV_BLOCK_TOKENS + self.rows_min {
@@ -121,7 +122,7 @@ impl Scoring {
         self.prompts.len().saturating_sub(self.current + 1)
     }
 
-    /// Hands over the last `prompts` of those whose turn has not come.
+    /// Hands over the last `prompts` of the prompts whose turn has not come.
     pub(super) fn split_off(&mut self, prompts: usize) -> Self {
         let first = self.prompts.len() - prompts.min(self.divisible());
         Self {
@@ -134,20 +135,20 @@ impl Scoring {
         }
     }
 
-    /// Takes back what was split off and has not begun.
+    /// Takes back prompts that were split off and have not begun.
     pub(super) fn rejoin(&mut self, part: Self) {
         self.prompts.extend(part.prompts);
     }
 
-    /// The path to a place: the tokens of the answer before it.
+    /// The path to a place: the answer's tokens before it.
     fn path(&self, place: Place) -> &[u32] {
         &self.prompts[self.current].scored.answers[place.answer][..place.depth]
     }
 
-    /// Adds what the model says about the tokens that follow `path` in the answers of the prompt whose turn it is.
+    /// Adds the log probabilities of the tokens that follow `path` in the answers to the current prompt.
     ///
     /// # Errors
-    /// Logits that are no numbers.
+    /// Logits that are not finite.
     fn add(&mut self, path: &[u32], logits: &[f32]) -> Result<()> {
         crate::sampler::check_logits(logits)?;
         let distribution = LogProbs::of(logits, 0);
@@ -160,7 +161,7 @@ impl Scoring {
         Ok(())
     }
 
-    /// Begins the turn of the next prompt, behind one that was run with the factors `before`.
+    /// Begins the turn of the next prompt; the previous one ran with the factors `before`.
     pub(super) fn begin(&mut self, before: RopeFactors) -> Turn {
         let Prompt { index, scored, factors } = &self.prompts[self.current];
         self.scores[*index] = vec![0.0; scored.answers.len()];
@@ -174,10 +175,10 @@ impl Scoring {
         Turn { input_ids, factors: *factors, known }
     }
 
-    /// Takes the logits behind `path`, the tokens of an answer that were run last, and says what is to be run next.
+    /// Takes the logits after `path`, the answer tokens that ran last, and returns what runs next.
     ///
     /// # Errors
-    /// Logits that are no numbers.
+    /// Logits that are not finite.
     pub(super) fn next(&mut self, path: &[u32], logits: &[f32]) -> Result<Next<'_>> {
         self.add(path, logits)?;
         if let Some(place) = self.walk.pop() {
@@ -192,8 +193,8 @@ fn longest_answer(prompt: &ScoredPrompt) -> usize {
     prompt.answers.iter().map(Vec::len).max().unwrap_or(0)
 }
 
-/// The prefixes of all answers that are neither empty nor whole, each once, the first to be run last. The place before
-/// the last token of a prefix was always the newest of its length.
+/// The proper, non-empty prefixes of all answers, each once; the first to run is last. When a prefix runs, the newest row
+/// at each smaller depth is its own.
 fn walk(answers: &[Vec<u32>]) -> Vec<Place> {
     let mut order: Vec<usize> = (0..answers.len()).collect();
     order.sort_by(|&a, &b| answers[a].cmp(&answers[b]));
@@ -202,7 +203,7 @@ fn walk(answers: &[Vec<u32>]) -> Vec<Place> {
     for answer in order {
         let ids = &answers[answer];
         let common = ids.iter().zip(last).take_while(|(a, b)| a == b).count();
-        // prefixes of the last answer that end before its own last token have their places already
+        // prefixes of the last answer, up to its own last token, have their places already
         let first = (common + 1).min(last.len()).max(1);
         places.extend((first..ids.len()).map(|depth| Place { answer, depth }));
         last = ids;
@@ -215,7 +216,7 @@ fn walk(answers: &[Vec<u32>]) -> Vec<Place> {
 mod tests {
     use super::*;
 
-    /// The prefixes in the order in which they are run.
+    /// The prefixes in the order in which they run.
     fn paths(answers: &[&[u32]]) -> Vec<Vec<u32>> {
         let answers: Vec<Vec<u32>> = answers.iter().map(|ids| ids.to_vec()).collect();
         walk(&answers).iter().rev().map(|place| answers[place.answer][..place.depth].to_vec()).collect()
@@ -229,7 +230,7 @@ mod tests {
         let nested = paths(&[&[5, 6, 9], &[5, 9], &[5, 6, 7, 9], &[4, 9], &[5]]);
         assert_eq!(nested, [vec![4], vec![5], vec![5, 6], vec![5, 6, 7]]);
         assert_eq!(paths(&[&[1, 2], &[1, 2]]), [[1]], "equal answers are no trouble");
-        // a beginning that was left is not needed again
+        // a prefix that was left is not needed again
         let answers: [&[u32]; 5] = [&[1, 2, 9], &[1, 3, 2, 9], &[2, 1, 9], &[1, 3, 4, 9], &[1, 2, 3, 9]];
         let run = paths(&answers);
         for (index, path) in run.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! One request on its way: its tokens, how far they are computed, and what tells its answer. It holds no tensor: its
-//! images' embeddings are those of [`Images`](super::pictures::Images).
+//! One request in progress: its tokens, how many of them are computed, and the state that produces its answer. A sequence
+//! holds no tensors; its images' embeddings are in [`Images`](super::pictures::Images).
 
 use super::EngineError;
 use super::block_manager::BlockHash;
@@ -30,19 +30,19 @@ pub(super) struct ImageRun {
 /// An image of a request.
 #[derive(Clone)]
 pub(super) struct PromptImage {
-    /// Of its pixel values: what it is known by.
+    /// Hash of its pixel values, which identifies it.
     pub(super) hash: [u8; 32],
     /// Its tiles, until they have been through the vision tower.
     pub(super) inputs: Option<Arc<ImageInputs>>,
 }
 
-/// A request's state.
+/// The state of a request, or of a part of one that scores.
 pub(super) struct Sequence {
     pub(super) id: RequestId,
     pub(super) turns: Turns,
     /// The prompt with `-i` at the rows of image `i`.
     pub(super) input_ids: Vec<i64>,
-    /// Prompt and answer; 0 at the rows of images.
+    /// Prompt and answer, with 0 at the rows of images.
     pub(super) tokens: Vec<u32>,
     pub(super) prompt_tokens: usize,
     pub(super) image_runs: Vec<ImageRun>,
@@ -50,7 +50,7 @@ pub(super) struct Sequence {
     /// Leading tokens whose keys and values are in the cache.
     pub(super) computed: usize,
     pub(super) blocks: Vec<u32>,
-    /// Leading blocks that are published, and the hash of the last of them; at first the salt.
+    /// Leading blocks that are published, and the hash of the last of them; with none, the salt.
     pub(super) published: (usize, BlockHash),
     pub(super) cache_salt: CacheSalt,
     pub(super) factors: RopeFactors,
@@ -59,19 +59,20 @@ pub(super) struct Sequence {
     pub(super) timings: Timings,
     pub(super) submitted: Instant,
     pub(super) cancelled: bool,
-    /// Leading tokens that are computed in chunks: the prompt, or all there are where a restart computes them again.
+    /// Leading tokens that are computed in chunks: the prompt, or after a restart all tokens so far.
     pub(super) prefill_tokens: usize,
-    /// Leading tokens that are the prompt's or were told; those behind them were forced and wait for their logprobs.
+    /// Leading tokens that belong to the prompt or have been reported; those after them were forced and wait for their
+    /// logprobs.
     pub(super) told: usize,
-    /// How the answer ends behind the tokens there are, where that is known.
+    /// How the answer ends after the tokens so far, if known.
     pub(super) end: Option<Result<FinishReason>>,
     pub(super) sampler: Sampler,
     pub(super) stream: DecodeStream,
     pub(super) stop: StopStrings,
     pub(super) constraint: Option<Box<dyn Constraint>>,
-    /// What is scored, where nothing is generated.
+    /// What is scored, if nothing is generated.
     pub(super) scoring: Option<Scoring>,
-    /// Whether it was split off another sequence of its request.
+    /// Whether this sequence was split off another of its request.
     pub(super) is_part: bool,
 }
 
@@ -117,7 +118,7 @@ impl Sequence {
         })
     }
 
-    /// The same sequence, which scores instead of generating.
+    /// Makes the sequence score instead of generating, if `scoring` is given.
     pub(super) fn scoring(mut self, scoring: Option<Scoring>) -> Self {
         if scoring.is_some() {
             self.usage = Usage::default();
@@ -127,12 +128,12 @@ impl Sequence {
         self
     }
 
-    /// Prompts that another sequence could score: those that it has not begun, once what they begin with is computed.
+    /// Prompts that another sequence could score: those not begun, once their shared beginning is computed.
     pub(super) fn divisible(&self) -> usize {
         self.scoring.as_ref().filter(|_| self.decoding() && !self.cancelled).map_or(0, Scoring::divisible)
     }
 
-    /// A sequence for the last `prompts` of those that this one has to score and has not begun.
+    /// Creates a sequence for the last `prompts` of the prompts that this one has yet to begin.
     pub(super) fn split_off(&mut self, prompts: usize, tokenizer: &Arc<Tokenizer>) -> Option<Self> {
         let request = Request::greedy(Vec::new(), Vec::new(), self.max_new_tokens);
         let request = Request { cache_salt: self.cache_salt, ..request };
@@ -142,21 +143,21 @@ impl Sequence {
         Some(Self { images, submitted, is_part: true, ..part.scoring(Some(scoring)) })
     }
 
-    /// Takes back what was split off and has not begun.
+    /// Takes back prompts that were split off and have not begun.
     pub(super) fn rejoin(&mut self, part: Option<Scoring>) {
         if let (Some(scoring), Some(part)) = (&mut self.scoring, part) {
             scoring.rejoin(part);
         }
     }
 
-    /// What a part has not begun, for the sequence that it was split off.
+    /// Prompts that a part has not begun, to be returned to the sequence that it was split off.
     pub(super) fn give_back(&mut self) -> Option<Scoring> {
         let scoring = if self.is_part { self.scoring.as_mut()? } else { return None };
         let unbegun = scoring.divisible();
         (unbegun > 0).then(|| scoring.split_off(unbegun))
     }
 
-    /// Begins the turn of a prompt that is scored: its tokens, and what of them is known from the one before.
+    /// Begins the turn of a prompt to score: its tokens, and how many of them are known from the previous prompt.
     fn begin_prompt(&mut self) {
         let Some(scoring) = &mut self.scoring else { return };
         let Turn { input_ids, factors, known } = scoring.begin(self.factors);
@@ -169,10 +170,10 @@ impl Sequence {
         self.usage.cached_tokens += self.computed;
     }
 
-    /// Takes the logits behind the newest token and turns to what is to be scored next. Returns whether there is nothing.
+    /// Takes the logits after the newest token and moves on to what is scored next. Returns whether all is scored.
     ///
     /// # Errors
-    /// Logits that are no numbers.
+    /// Logits that are not finite.
     pub(super) fn score(&mut self, logits: &[f32]) -> Result<bool> {
         let Some(scoring) = &mut self.scoring else { return Ok(true) };
         match scoring.next(&self.tokens[self.prompt_tokens..], logits)? {
@@ -188,7 +189,7 @@ impl Sequence {
         Ok(false)
     }
 
-    /// Blocks for the prompt and the longest answer. The answer's last token is never run.
+    /// Blocks for the prompt and the longest answer, whose last token never runs.
     pub(super) fn blocks_needed(&self) -> usize {
         let rows = match &self.scoring {
             Some(scoring) => scoring.rows_max(),
@@ -197,46 +198,46 @@ impl Sequence {
         rows.max(1).div_ceil(KV_BLOCK_TOKENS)
     }
 
-    /// Leading tokens whose keys and values stay as they are while the sequence runs: what may be shared with others.
+    /// Leading tokens whose keys and values stay the same while the sequence runs, and may be shared with others.
     pub(super) fn lasting_tokens(&self) -> usize {
         self.scoring.as_ref().map_or(usize::MAX, Scoring::lasting)
     }
 
-    /// Leading blocks all of whose keys and values are in the cache and stay as they are.
+    /// Leading blocks whose keys and values are all in the cache and stay the same.
     pub(super) fn full_blocks(&self) -> usize {
         self.computed.min(self.lasting_tokens()) / KV_BLOCK_TOKENS
     }
 
-    /// Whether it has to be computed again with other factors, as `factors_for` has them for its length. One that scores
-    /// keeps those that it began its prompt with.
+    /// Whether the sequence has to be recomputed with the factors that `factors_for` gives for its length. A scoring
+    /// sequence keeps the factors that its prompt began with.
     pub(super) fn crosses(&self, factors_for: impl Fn(usize) -> RopeFactors) -> bool {
         self.scoring.is_none() && self.decoding() && factors_for(self.tokens.len()) != self.factors
     }
 
-    /// Whether rows of the prompt that are in the cache may have to be computed again: for further prompts that are scored, or
-    /// with other factors once the answer is as long as it may become.
+    /// Whether cached rows of the prompt may have to be recomputed: for further prompts to score, or with other factors
+    /// once the answer approaches its longest.
     pub(super) fn may_begin_again(&self, factors_for: impl Fn(usize) -> RopeFactors) -> bool {
         self.scoring.is_some() || factors_for(self.prompt_tokens + self.max_new_tokens) != self.factors
     }
 
-    /// Whether all of the prompt, or of what a restart has to compute again, is in the cache.
+    /// Whether the whole prompt, or after a restart all tokens of that time, is in the cache.
     pub(super) fn decoding(&self) -> bool {
         self.computed >= self.prefill_tokens && self.computed < self.tokens.len()
     }
 
-    /// The first image with rows still to be computed that is not encoded.
+    /// The first image that is not encoded and has rows still to be computed.
     pub(super) fn image_needed(&self) -> Option<usize> {
         let missing =
             |run: &&ImageRun| run.rows.end > self.computed && self.images[run.image].inputs.is_some();
         self.image_runs.iter().find(missing).map(|run| run.image)
     }
 
-    /// What the embedding of image number `image`, from 0, is kept under.
+    /// The key that the embedding of image `image`, from 0, is kept under.
     pub(super) fn image_key(&self, image: usize) -> [u8; 32] {
         image_key(&self.images[image].hash, &self.cache_salt)
     }
 
-    /// Hash of the full block `index`, given that of the block before it, or the salt for the first.
+    /// Hash of the full block `index`. `previous` is the hash of the block before it, or the salt for the first block.
     pub(super) fn block_hash(&self, index: usize, previous: &BlockHash) -> BlockHash {
         let rows = index * KV_BLOCK_TOKENS..(index + 1) * KV_BLOCK_TOKENS;
         let mut hasher = blake3::Hasher::new();
@@ -247,7 +248,7 @@ impl Sequence {
         }
         for run in self.image_runs.iter().filter(|run| run.rows.start < rows.end && rows.start < run.rows.end)
         {
-            // where in the block, and where in the image, its rows begin
+            // where in the block, and where in the image, the image's rows begin
             let start = run.rows.start.max(rows.start);
             hasher.update(&[1]);
             hasher.update(&((start - rows.start) as u64).to_le_bytes());
@@ -263,54 +264,54 @@ impl Sequence {
         (published..=index).fold(hash, |previous, index| self.block_hash(index, &previous))
     }
 
-    /// Whether the block `index` will be published when the prompt is computed, and not before.
+    /// Whether the block `index` is yet to be published, once the prompt is computed.
     pub(super) fn will_publish(&self, index: usize) -> bool {
         let lasting = self.prefill_tokens.min(self.lasting_tokens()) / KV_BLOCK_TOKENS;
         !self.decoding() && (self.published.0..lasting).contains(&index)
     }
 
-    /// Whether it has computed anything that it has not published.
+    /// Whether the sequence has computed anything that it has not published, or decodes.
     pub(super) fn has_begun(&self) -> bool {
         self.decoding() || self.computed > self.published.0 * KV_BLOCK_TOKENS
     }
 
-    /// Takes over so many `blocks` more from others, before it begins; `hash` is that of the last.
+    /// Takes over the next `blocks` blocks from others, before the sequence begins; `hash` is that of the last.
     pub(super) fn take_over(&mut self, blocks: usize, hash: BlockHash) {
         self.published = (self.published.0 + blocks, hash);
         self.computed = self.published.0 * KV_BLOCK_TOKENS;
-        // where a restart computes all again it was counted
+        // after a restart, the first time has been counted
         if self.tokens.len() == self.prompt_tokens {
             self.usage.cached_tokens += blocks * KV_BLOCK_TOKENS;
         }
     }
 
-    /// Tokens of the prompt, or of what a restart has to compute again, that are not in the cache.
+    /// Tokens of the prompt, or after a restart of all so far, that are not in the cache.
     pub(super) fn left_to_compute(&self) -> Range<usize> {
         self.computed..self.tokens.len()
     }
 
-    /// Tokens that its next decode step computes, at most `rows_max` of them. The last of an answer whose end is known is
-    /// never run.
+    /// Tokens that the next decode step computes, at most `rows_max`. If the answer's end is known, its last token never
+    /// runs.
     pub(super) fn next_rows(&self, rows_max: usize) -> Range<usize> {
         let end = self.tokens.len() - usize::from(self.end.is_some());
         self.computed..end.min(self.computed + rows_max)
     }
 
-    /// After how many of the last of `rows` the logits are wanted: where the next token is chosen, and where one that was
-    /// forced has to be told with its logprobs.
+    /// How many of `rows`, counted from the last, need logits: the last if the next token is chosen after it, or all if
+    /// logprobs were asked for, since forced tokens are reported with theirs.
     pub(super) fn logits_wanted(&self, rows: &Range<usize>) -> usize {
         let chooses = rows.end == self.tokens.len();
         if self.sampler.tells_logprobs() { rows.len() } else { usize::from(chooses) }
     }
 
-    /// Notes how long it waited. Where it waits again, to be computed anew, the first time counts.
+    /// Records how long the sequence waited. If it waits again after a restart, the first time counts.
     pub(super) fn end_wait(&mut self) {
         if self.tokens.len() == self.prompt_tokens {
             self.timings.queued = self.submitted.elapsed();
         }
     }
 
-    /// The end of the answer, with the text that was held back.
+    /// Ends the answer and returns the text that was held back.
     pub(super) fn finish(&mut self, reason: FinishReason) -> Finished {
         let rest = self.stream.finish();
         let StopOutput { mut text, stopped_by } = self.stop.push(&rest);
@@ -321,7 +322,7 @@ impl Sequence {
     }
 }
 
-/// What the embedding of an image is kept under, for requests of one salt.
+/// The key of an image's embedding, for requests with one salt.
 pub(super) fn image_key(hash: &[u8; 32], cache_salt: &CacheSalt) -> [u8; 32] {
     *blake3::keyed_hash(cache_salt, hash).as_bytes()
 }
@@ -342,7 +343,8 @@ fn split_runs(input_ids: &[i64]) -> (Vec<u32>, Vec<ImageRun>) {
 /// Checks a request's ids against its images and the vocabulary.
 ///
 /// # Errors
-/// An image whose rows do not match its size, or an id beyond the vocabulary.
+/// The ids do not match the images' sizes or exceed the vocabulary, an image is unused, the prompt is empty, or a prompt
+/// to score lacks answers.
 pub(super) fn check_ids(request: &Request, vocab_size: usize) -> Result<(), EngineError> {
     let mut used = vec![false; request.images.len()];
     if request.scored.is_empty() {
@@ -364,7 +366,7 @@ pub(super) fn check_ids(request: &Request, vocab_size: usize) -> Result<(), Engi
     }
 }
 
-/// Checks the ids of one prompt, and notes which of the images it has.
+/// Checks the ids of one prompt, and marks in `used` the images that it contains.
 fn check_prompt(
     input_ids: &[i64],
     images: &[Arc<ImageInputs>],

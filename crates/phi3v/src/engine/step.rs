@@ -14,8 +14,8 @@ use std::ops::{ControlFlow, Range};
 use std::time::Duration;
 
 impl<B: Backend> Engine<B> {
-    /// Does one piece of every kind of work there is, and reports what came of it. What fails is one request, reported
-    /// as [`Event::Failed`] beside what others have got.
+    /// Does at most one piece of each kind of work, and returns what happened. An error fails a single request: it is
+    /// reported as [`Event::Failed`] along with the events of the others.
     ///
     /// ```
     /// use phi3v::engine::Event;
@@ -45,7 +45,7 @@ impl<B: Backend> Engine<B> {
         outputs
     }
 
-    /// The step itself, and what came of it.
+    /// Does the step itself and returns what happened.
     pub(super) fn work(&mut self, observer: &mut dyn Observer) -> Vec<Output> {
         let mut outputs = Vec::new();
         for sequence in self.scheduler.take_cancelled() {
@@ -65,7 +65,7 @@ impl<B: Backend> Engine<B> {
         outputs
     }
 
-    /// Ends what was cancelled, and gives back its memory.
+    /// Ends cancelled sequences and releases their memory.
     pub(super) fn end_cancelled(&mut self) -> Vec<Output> {
         let mut outputs = Vec::new();
         for sequence in self.scheduler.take_cancelled() {
@@ -75,7 +75,7 @@ impl<B: Backend> Engine<B> {
         outputs
     }
 
-    /// Gives back the blocks of sequences that have ended; reports what had to be mended for it.
+    /// Releases the blocks of sequences that have ended, and reports any damage that had to be repaired first.
     fn settle(&mut self, observer: &mut dyn Observer, outputs: &mut Vec<Output>) {
         let Some(Repair { found, failed }) = self.scheduler.settle() else { return };
         observer.damage(&found);
@@ -84,13 +84,13 @@ impl<B: Backend> Engine<B> {
         }
     }
 
-    /// Lets waiting sequences in, in order. One whose memory the device refuses fails, and nobody else: its blocks are there for
-    /// the next. What is left is for parts of requests that score.
+    /// Admits waiting sequences in order. If the device refuses memory for one, only that one fails, and its blocks are
+    /// there for the next. Blocks that remain are for parts of scoring requests.
     fn admit(&mut self, observer: &mut dyn Observer, outputs: &mut Vec<Output>) {
         while let Some(Admission { index, blocks }) = self.scheduler.admit() {
             if let Err(error) = self.model.grow_cache(&mut self.cache, blocks) {
                 self.fail(index, error, outputs);
-                // the next would have others, for which there is no memory either
+                // otherwise the next sequence would get other blocks, for which there is no memory either
                 self.settle(observer, outputs);
             }
         }
@@ -102,8 +102,8 @@ impl<B: Backend> Engine<B> {
         }
     }
 
-    /// Sends tiles of a sequence that lacks an image, of the client whose turn it is, through the vision tower, or of an image
-    /// whose request is still to come: fewer while others are decoding.
+    /// Sends tiles through the vision tower: those of an image that a sequence of the client whose turn it is needs, or
+    /// else of an image whose request is still to come. Fewer tiles while others decode.
     fn run_vision(&mut self, observer: &mut dyn Observer, outputs: &mut Vec<Output>) {
         for sequence in self.scheduler.running_mut() {
             let id = sequence.id;
@@ -117,15 +117,15 @@ impl<B: Backend> Engine<B> {
         let id = sequence.id;
         let result = self.images.encode(&self.model, sequence, tiles_max, &mut tiles_told(observer, id));
         match result {
-            // of each that is begun all rows are held
+            // each image that is begun holds all of its rows, so it is finished first
             Ok(false) => self.scheduler.comes_first(index, Work::Image),
             Ok(true) => self.scheduler.had_turn(index, Work::Image),
             Err(error) => self.fail(index, error, outputs),
         }
     }
 
-    /// Sends tiles of an image whose request is still to come through the vision tower. What fails here is left to the
-    /// request.
+    /// Sends tiles of an image whose request is still to come through the vision tower. After a failure, the request
+    /// encodes the image itself.
     fn run_ahead(&mut self, tiles_max: usize, observer: &mut dyn Observer) {
         let id = RequestId(self.next_id);
         let result = self.images.encode_ahead(&self.model, tiles_max, &mut tiles_told(observer, id));
@@ -135,7 +135,7 @@ impl<B: Backend> Engine<B> {
         }
     }
 
-    /// Runs a chunk of a prompt whose images are encoded, of the client whose turn it is, and short prompts beside it.
+    /// Runs a chunk of a prompt whose images are encoded, of the client whose turn it is, together with short prompts.
     fn run_prefill(&mut self, observer: &mut dyn Observer, outputs: &mut Vec<Output>) {
         let chunks = self.scheduler.prompt_chunks();
         if chunks.is_empty() {
@@ -165,7 +165,7 @@ impl<B: Backend> Engine<B> {
         }
     }
 
-    /// Lets go of the images of a sequence whose prompt is computed, unless it may have to be computed again.
+    /// Drops the images of a sequence whose prompt is computed, unless the prompt may have to be computed again.
     fn let_images_go(&mut self, index: usize) {
         let rope = self.model.rope();
         let sequence = &mut self.scheduler.running_mut()[index];
@@ -175,8 +175,8 @@ impl<B: Backend> Engine<B> {
         }
     }
 
-    /// Runs chunks of prompts, and notes which of them their observer has stopped; where it has stopped all, the pass ends.
-    /// Tells how long it took.
+    /// Runs chunks of prompts, and marks those that their observer has stopped; if it has stopped all, the pass ends.
+    /// Returns the result and how long the pass took.
     fn forward_prompts(
         &mut self,
         chunks: &[PromptChunk],
@@ -212,12 +212,12 @@ impl<B: Backend> Engine<B> {
         timed(model.backend(), || model.forward(&batch, cache, logits, observe))
     }
 
-    /// One token for every sequence that is decoding, and what is forced behind it. Those that are more than one pass takes
-    /// have another.
+    /// Runs the newest token of every decoding sequence, and tokens that were forced after it. Sequences beyond the size
+    /// of one pass go into another.
     fn run_decode(&mut self, outputs: &mut Vec<Output>) {
         let rope = self.model.rope();
         let chunks = self.scheduler.decoding(|tokens| rope.factors_for(tokens));
-        // from the last to the first, since those that end are removed
+        // from the last to the first, since sequences that end are removed
         for pass in chunks.rchunks(self.scheduler.decoding_max()) {
             self.decode_together(pass, outputs);
         }
@@ -247,7 +247,7 @@ impl<B: Backend> Engine<B> {
         }
     }
 
-    /// Goes on with a sequence by its `rows` of the logits, and tells what came of it.
+    /// Advances a sequence by its `rows` of the logits, and reports what happened.
     fn postprocess(&mut self, index: usize, rows: Range<usize>, outputs: &mut Vec<Output>) {
         let (vocab_size, rope) = (self.model.config().vocab_size, self.model.rope());
         let logits = &mut self.logits[rows.start * vocab_size..rows.end * vocab_size];
@@ -270,7 +270,8 @@ impl<B: Backend> Engine<B> {
         }
     }
 
-    /// Reports the end of an answer whose sequence the scheduler has given up; of a request with several, when all have ended.
+    /// Reports the end of an answer whose sequence the scheduler has removed. If a request has several sequences, reports
+    /// it once all have ended or one was cancelled.
     fn finish(&mut self, mut sequence: Sequence, reason: FinishReason, outputs: &mut Vec<Output>) {
         let id = sequence.id;
         let finished = self.parts.finish(id, sequence.finish(reason));
@@ -281,7 +282,7 @@ impl<B: Backend> Engine<B> {
         outputs.extend(finished.map(|finished| Output { id, event: Event::Finished(finished) }));
     }
 
-    /// Ends a request by its error; one that its observer stopped was cancelled.
+    /// Ends a request with an error. A request that its observer stopped is reported as cancelled.
     fn fail(&mut self, index: usize, error: Error, outputs: &mut Vec<Output>) {
         let sequence = self.scheduler.end(index);
         if matches!(error.root(), Error::Stopped) {
@@ -290,7 +291,7 @@ impl<B: Backend> Engine<B> {
         self.report_failure(sequence.id, error, outputs);
     }
 
-    /// Ends the requests of the sequences at `indices`, which are in order, by the error of a pass that they shared.
+    /// Ends the requests of the sequences at `indices`, which are in order, with the error of a pass that they shared.
     fn fail_each(
         &mut self,
         indices: impl DoubleEndedIterator<Item = usize> + ExactSizeIterator,
@@ -301,7 +302,7 @@ impl<B: Backend> Engine<B> {
         indices.rev().zip(errors).for_each(|(index, error)| self.fail(index, error, outputs));
     }
 
-    /// Tells of the failure of a request, one of whose sequences has been given up, and gives up the others.
+    /// Reports the failure of a request, one of whose sequences has been removed, and cancels its other sequences.
     fn report_failure(&mut self, id: RequestId, error: Error, outputs: &mut Vec<Output>) {
         self.scheduler.cancel(id);
         if self.parts.fail(id) {
@@ -310,7 +311,7 @@ impl<B: Backend> Engine<B> {
         self.forget_images(id);
     }
 
-    /// Lets go of the images of a request all of whose sequences have ended.
+    /// Drops the images of a request once all of its sequences have ended.
     fn forget_images(&mut self, id: RequestId) {
         if !self.parts.are_open(id) {
             self.images.forget(id);
@@ -318,12 +319,12 @@ impl<B: Backend> Engine<B> {
     }
 }
 
-/// Tells `observer` of the tiles of a request's image that are done, and of all there are.
+/// Reports to `observer` how many tiles of a request's image are done, and how many there are.
 fn tiles_told(observer: &mut dyn Observer, id: RequestId) -> impl FnMut(f64, usize) -> ControlFlow<()> {
     move |done, total| observer.progress(StepProgress { id, phase: Phase::Vision, done, total })
 }
 
-/// Tokens of an answer, never rows of an image.
+/// The segment of an answer's newest tokens, which are never rows of an image.
 fn newest_tokens<'a, B: Backend>(sequence: &'a Sequence, rows: &Range<usize>) -> [Segment<'a, B::Tensor>; 1] {
     [Segment::Tokens(&sequence.tokens[rows.clone()])]
 }

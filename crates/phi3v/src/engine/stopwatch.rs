@@ -1,12 +1,12 @@
-//! How long the device takes, not how long it takes to tell it what to do, and whether it has done it.
+//! Measures the time that the device takes to do its work, not the time to submit it, and checks that the work succeeded.
 
 use crate::Result;
 use phi3v_kernels::Backend;
 use std::time::{Duration, Instant};
 
-/// Does a stage's `work`, waits until the device has done what it was given, and tells what came of it and how long it took.
-/// Every duration of work that the engine tells of is measured here. What goes wrong on the device is known behind it: only then
-/// may what the work has made be given to anybody.
+/// Does a stage's `work`, waits until the device has finished, and returns the result and how long it took. All durations
+/// of work that the engine reports are measured here. Errors on the device are known only after that wait, so only then
+/// may results of the work be handed out.
 pub(super) fn timed<B: Backend, T>(backend: &B, work: impl FnOnce() -> Result<T>) -> (Result<T>, Duration) {
     let start = Instant::now();
     let result = work();

@@ -1,4 +1,4 @@
-//! Files that one process alone may write to.
+//! Files that only one process may write to.
 
 use super::sys::{has_no_locks, open_to_write_alone};
 use std::fs::{File, OpenOptions, TryLockError};
@@ -6,11 +6,11 @@ use std::io::{Read, Result, Seek, SeekFrom, Write};
 use std::ops::Deref;
 use std::path::Path;
 
-/// A file that is locked until this is dropped, on file systems that have locks; elsewhere it is only open.
+/// A file that is locked until this value is dropped. On file systems without locks, it is only open.
 ///
-/// A lock ends by its own when the last copy of the open file is closed, and a process that is being started holds copies
-/// of all that are open until it becomes another program: for that moment a file that was only closed stays locked. This
-/// one is unlocked first.
+/// A lock ends on its own only when the last copy of the open file is closed. A process that is being started holds
+/// copies of all open files until it becomes another program, so a file that was merely closed stays locked for that
+/// moment. This type unlocks the file first.
 #[derive(Debug)]
 pub struct LockedFile {
     file: File,
@@ -18,9 +18,9 @@ pub struct LockedFile {
 }
 
 impl LockedFile {
-    /// Opens or, by `options`, creates the file at `path` itself as [`open_in_place`](super::open_in_place) does, to be
-    /// written to by this process alone; others may read it meanwhile. None where somebody else writes to it, or has just
-    /// put another in its place.
+    /// Opens the file at `path` itself for writing by this process alone, or creates it if `options` say so, as
+    /// [`open_in_place`](super::open_in_place) does. Others may read the file meanwhile. Returns `None` if another
+    /// process writes to the file, or has just put another file in its place.
     ///
     /// # Errors
     /// As for [`open_in_place`](super::open_in_place).
@@ -28,21 +28,21 @@ impl LockedFile {
         open_to_write_alone(path, options)
     }
 
-    /// A file that needs no lock to be ours alone: by how it was opened, or by a name that nobody else knows.
+    /// A file that needs no lock to be ours alone, because of how it was opened or because nobody else knows its name.
     pub(super) fn ours_unlocked(file: File) -> Self {
         Self { file, is_ours_alone: true }
     }
 
-    /// A file on a file system without locks, which anybody may write to.
+    /// A file on a file system without locks, which anyone may write to.
     pub(super) fn anybodys(file: File) -> Self {
         Self { file, is_ours_alone: false }
     }
 
-    /// Locks `file`; None where somebody else has locked it. On a file system without locks it is not
-    /// [ours alone](Self::is_ours_alone).
+    /// Locks `file`; returns `None` if it is already locked. On a file system without locks, the result is not [ours
+    /// alone](Self::is_ours_alone).
     ///
     /// # Errors
-    /// The system's refusal.
+    /// The system's error.
     pub fn try_lock(file: File) -> Result<Option<Self>> {
         match file.try_lock() {
             Ok(()) => Ok(Some(Self { file, is_ours_alone: true })),
@@ -52,20 +52,20 @@ impl LockedFile {
         }
     }
 
-    /// Whether nobody else has the file to write to as long as this is there. It is not known of a file on a file system
-    /// without locks.
+    /// Whether nobody else can write to the file while this value exists. `false` on a file system without locks, where
+    /// this is unknown.
     #[must_use]
     pub fn is_ours_alone(&self) -> bool {
         self.is_ours_alone
     }
 
-    /// Locks `file` beside others who only wait; None where somebody has it for himself.
+    /// Locks `file` together with others that only wait. Returns `None` if it is locked exclusively.
     ///
     /// # Errors
-    /// The system's refusal, and a file system without locks.
+    /// The system's error, also for a file system without locks.
     pub fn try_lock_shared(file: File) -> Result<Option<Self>> {
         match file.try_lock_shared() {
-            // others may have it too, but none to write to
+            // others may hold this lock too, but nobody may write
             Ok(()) => Ok(Some(Self { file, is_ours_alone: false })),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
@@ -75,7 +75,7 @@ impl LockedFile {
 
 impl Drop for LockedFile {
     fn drop(&mut self) {
-        // where there is no lock, nothing is to be ended
+        // if there is no lock, nothing has to be released
         drop(self.file.unlock());
     }
 }
@@ -135,7 +135,7 @@ mod tests {
         let open = || File::options().write(true).create(true).truncate(false).open(&path).unwrap();
         let first = LockedFile::try_lock(open()).unwrap().unwrap();
         assert!(LockedFile::try_lock(open()).unwrap().is_none());
-        // as a process that is being started has one
+        // like the copy that a starting process holds
         let copy = first.try_clone().unwrap();
         drop(first);
         let second = LockedFile::try_lock(open()).unwrap().unwrap();

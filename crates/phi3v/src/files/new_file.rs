@@ -10,33 +10,33 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{BufWriter, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-/// What becomes of a file that has the name already.
+/// What happens to an existing file of that name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {
-    /// It stays, and the new one is refused.
+    /// It stays, and the new file is refused.
     Keep,
-    /// The new one takes its place. Of a link it is the link's place: what it leads to stays as it is. A link to a
-    /// device, a pipe or a socket stays, and the new file is refused.
+    /// The new file replaces it. A link is replaced itself, and its target stays as it is. A link to a device, a pipe or
+    /// a socket stays, and the new file is refused.
     Replace,
 }
 
-/// Why a file was not written; what had the name is then as it was.
+/// Why a file was not written. Whatever had the name is unchanged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// Another process writes the same file.
+    /// Another process is writing the same file.
     #[error("{} is being written by another process", path.display())]
     Busy {
         /// Path of the unfinished file.
         path: PathBuf,
     },
-    /// Something has the name, and is to be kept.
+    /// The name exists, and its file is to be kept.
     #[error("{} exists already", path.display())]
     Exists {
         /// Path of the file.
         path: PathBuf,
     },
-    /// No room on the disk, or none that the user may take.
+    /// The disk or the user's quota is full.
     #[error("{} cannot be written: its disk is full, or the user's share of it", path.display())]
     DiskFull {
         /// Path of the file.
@@ -47,7 +47,7 @@ pub enum WriteError {
     Write {
         /// Path of the file.
         path: PathBuf,
-        /// What the operating system says.
+        /// The operating system's error.
         source: std::io::Error,
     },
 }
@@ -60,7 +60,7 @@ impl WriteError {
         if is_full(&source) { Self::DiskFull { path } } else { Self::Write { path, source } }
     }
 
-    /// What the user can do about it.
+    /// What the user can do about the error.
     #[must_use]
     pub fn hint(&self) -> String {
         let hint = match self {
@@ -79,22 +79,22 @@ impl WriteError {
     }
 }
 
-/// Whether the system refuses to write for want of room, on the disk or in the user's share of it.
+/// Whether the system's error means that the disk or the user's quota is full.
 #[must_use]
 pub fn is_full(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
-/// Where `out` is written to before it is whole, where files can be locked: `.NAME.phi3v-partial`, or a digest of the
-/// name where that would be too long.
+/// The path that `out` is written to until it is whole, if files can be locked: `.NAME.phi3v-partial`, or a digest of the
+/// name if that would be too long.
 #[must_use]
 pub fn partial_path(out: &Path) -> PathBuf {
     beside(out, "phi3v-partial")
 }
 
-/// A file beside `out` that no other program uses, with that ending.
+/// A path next to `out`, with the given ending, that no other program uses.
 fn beside(out: &Path, ending: &str) -> PathBuf {
-    /// What a name may have on most systems.
+    /// The longest name that most systems allow.
     const NAME_BYTES_MAX: usize = 255;
     let name = out.file_name().unwrap_or_default();
     let mut hidden = OsString::from(".");
@@ -106,8 +106,8 @@ fn beside(out: &Path, ending: &str) -> PathBuf {
     out.with_file_name(hidden)
 }
 
-/// A part of a file name that no other thread of any process uses. Processes of containers that share a folder may have
-/// the same number, so chance decides.
+/// A part of a file name that no other thread of any process uses. It is random, because processes of containers that
+/// share a folder may have the same process number.
 #[must_use]
 pub fn unique_name() -> String {
     // every state has keys of its own
@@ -115,12 +115,12 @@ pub fn unique_name() -> String {
     format!("{:016x}{:016x}", random(), random())
 }
 
-/// How a file that was opened to be written to is made ours alone.
+/// Makes a file that was opened for writing ours alone.
 type Lock = fn(File) -> std::io::Result<Option<LockedFile>>;
 
-/// An unfinished file. It is written to [`partial_path`], which is locked against a second writer, overwritten where a
-/// killed run has left it, and removed when this is dropped. Where files cannot be locked each writer has a file of its
-/// own beside that, which a killed run leaves. [`finish`](Self::finish) gives it its name.
+/// An unfinished file. It is written to [`partial_path`], which is locked against a second writer, overwritten if a
+/// killed run has left it behind, and removed when this value is dropped. If files cannot be locked, each writer has its
+/// own file next to that path, which a killed run leaves behind. [`finish`](Self::finish) gives the file its name.
 #[derive(Debug)]
 pub struct NewFile {
     file: Option<BufWriter<LockedFile>>,
@@ -130,12 +130,12 @@ pub struct NewFile {
 }
 
 impl NewFile {
-    /// Refuses what [`create`](Self::create) or [`finish`](Self::finish) would refuse, as far as that can be known
-    /// before, so that nobody works for nothing.
+    /// Refuses what [`create`](Self::create) or [`finish`](Self::finish) would refuse, as far as can be known beforehand,
+    /// so that nobody works in vain.
     ///
     /// # Errors
-    /// [`WriteError`]: `out` exists and is to be kept, is a folder, a device or the like, a link to a device
-    /// or the like, or its folder is not there.
+    /// [`WriteError`] if `out` exists and is to be kept, is a folder, a device or the like, or a link to a device or the
+    /// like, or if its folder does not exist.
     pub fn check(out: &Path, existing: Existing) -> Result<(), WriteError> {
         let failed = |source| WriteError::new(out, source);
         refuse_device_name(out).map_err(failed)?;
@@ -155,10 +155,10 @@ impl NewFile {
         }
     }
 
-    /// Begins the file that is to be `out`.
+    /// Creates the file that is to become `out`.
     ///
     /// # Errors
-    /// [`WriteError`]: as of [`check`](Self::check), another process writes it, or it cannot be written.
+    /// [`WriteError`] as for [`check`](Self::check), if another process writes the file, or if it cannot be written.
     pub fn create(out: &Path, existing: Existing) -> Result<Self, WriteError> {
         Self::create_by(LockedFile::try_lock, out, existing)
     }
@@ -171,7 +171,7 @@ impl NewFile {
         let (file, partial) = if file.is_ours_alone() {
             (file, shared)
         } else {
-            // two writers at once would damage each other's part
+            // two writers at once would damage each other's partial file
             drop(file);
             if is_new {
                 drop(std::fs::remove_file(&shared));
@@ -192,7 +192,7 @@ impl NewFile {
         self.file.as_mut().expect("the file is taken by finish alone")
     }
 
-    /// Writes `bytes` after what was written so far, all of them or none that count.
+    /// Appends all of `bytes`. After an error, none of them count.
     ///
     /// # Errors
     /// [`WriteError`].
@@ -200,7 +200,7 @@ impl NewFile {
         self.file().write_all(bytes).map_err(|source| self.failed(source))
     }
 
-    /// Hands what was written to the system, which may find that the disk is full.
+    /// Passes buffered bytes to the system, which may find that the disk is full.
     ///
     /// # Errors
     /// [`WriteError`].
@@ -208,7 +208,7 @@ impl NewFile {
         self.file().flush().map_err(|source| self.failed(source))
     }
 
-    /// Writes over what lies at `position` bytes from the beginning; [`write`](Self::write) goes on behind it.
+    /// Overwrites bytes at `position` from the beginning; [`write`](Self::write) then continues after them.
     ///
     /// # Errors
     /// [`WriteError`].
@@ -217,7 +217,7 @@ impl NewFile {
         sought.and_then(|_| self.file().write_all(bytes)).map_err(|source| self.failed(source))
     }
 
-    /// Puts everything on the disk and gives the file its name. In the place of another file it has the same
+    /// Syncs everything to disk and gives the file its name. If it replaces a file, it takes over that file's
     /// permissions.
     ///
     /// # Errors
@@ -230,13 +230,13 @@ impl NewFile {
             flushed = flushed.and_then(|()| self.file().get_ref().set_permissions(metadata.permissions()));
         }
         flushed.and_then(|()| sync_all(self.file().get_ref())).map_err(|source| self.failed(source))?;
-        // the lock lasts until the file has its name; where it is given, nothing is left to be removed
+        // the lock lasts until the file has its name; then nothing remains to be removed
         let named = self.name();
         if named.is_ok() {
             self.file = None;
         }
         named?;
-        // the name too; where folders cannot be opened (Windows) there is nothing to be done
+        // sync the name too; if folders cannot be opened (Windows), nothing can be done
         drop(File::open(folder_of(&self.out)).and_then(|folder| sync_all(&folder)));
         Ok(())
     }
@@ -245,11 +245,11 @@ impl NewFile {
         if self.existing == Existing::Keep {
             match std::fs::hard_link(&self.partial, &self.out) {
                 Ok(()) => {
-                    // `out` is whole; whoever begins it anew takes a second name away
+                    // `out` is whole; the next writer removes the second name
                     drop(std::fs::remove_file(&self.partial));
                     return Ok(());
                 }
-                // a file system without hard links, where the look and the renaming are two steps
+                // a file system without hard links, where the check and the renaming are two steps
                 Err(_) if std::fs::symlink_metadata(&self.out).is_err() => {}
                 Err(_) => return Err(WriteError::Exists { path: self.out.clone() }),
             }
@@ -257,7 +257,7 @@ impl NewFile {
         std::fs::rename(&self.partial, &self.out).map_err(|source| self.failed(source))
     }
 
-    /// Waits until nobody writes `out` any more, this process or another, or until `is_wanted` says no.
+    /// Waits until no thread or process writes `out` any more, or until `is_wanted` returns `false`.
     pub fn wait_for_others(out: &Path, is_wanted: impl Fn() -> bool) {
         const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
         while is_wanted() {
@@ -267,7 +267,7 @@ impl NewFile {
                 return;
             }
             std::thread::sleep(PAUSE);
-            // files cannot be locked, or the other has just finished
+            // files cannot be locked, or the other writer has just finished
             if locked.is_err() {
                 return;
             }
@@ -278,36 +278,36 @@ impl NewFile {
 impl Drop for NewFile {
     fn drop(&mut self) {
         if self.file.is_some() {
-            // the name goes before the lock, which ends with the file; an error on the way is being reported already
+            // remove the name before the lock, which ends with the file; any error on the way is already being reported
             drop(std::fs::remove_file(&self.partial));
         }
     }
 }
 
-/// Opens the unfinished file `partial` that all writers of `out` use, and locks it where it can be.
+/// Opens the unfinished file `partial` that all writers of `out` share, and locks it if possible.
 fn open_shared(lock: Lock, partial: &Path, out: &Path) -> Result<LockedFile, WriteError> {
-    // the name that the user knows, but where something else has the other
+    // report the name that the user knows, unless something else occupies the partial file's name
     let failed = |source| {
         WriteError::new(if std::fs::symlink_metadata(partial).is_ok() { partial } else { out }, source)
     };
-    // truncated only once it is ours alone
+    // truncated only once the file is ours alone
     let mut options = File::options();
     let options = options.write(true).create(true).truncate(false);
     let mut file = open_in_place(partial, options).map_err(failed)?;
     if is_at(&file, out).unwrap_or(false) {
-        // a second name of what is finished, which must not be written to
+        // this is a second name of the finished file, which must not be written to
         drop(file);
         std::fs::remove_file(partial).map_err(failed)?;
         file = open_in_place(partial, options).map_err(failed)?;
     }
     let busy = || WriteError::Busy { path: partial.to_owned() };
     let file = lock(file).map_err(failed)?.ok_or_else(busy)?;
-    // another writer may have finished in between, and what was opened be its result under its name
+    // another writer may have finished in between, so that the opened file is its result
     let is_ready = !file.is_ours_alone() || is_at(&file, partial).map_err(failed)?;
     if is_ready { Ok(file) } else { Err(busy()) }
 }
 
-/// An unfinished file of `out` that is no other writer's, and its path.
+/// Creates an unfinished file of `out` that no other writer uses, and returns it with its path.
 fn open_own(out: &Path) -> Result<(LockedFile, PathBuf), WriteError> {
     let partial = beside(out, &format!("{}.phi3v-partial", unique_name()));
     match open_in_place(&partial, File::options().write(true).create_new(true)) {
@@ -316,21 +316,21 @@ fn open_own(out: &Path) -> Result<(LockedFile, PathBuf), WriteError> {
     }
 }
 
-/// Refuses a link such as /dev/stdout, which programs rely on: one to a device, a pipe or a socket, or to an open file.
+/// Refuses a link that programs rely on, such as /dev/stdout: one to a device, a pipe, a socket or an open file.
 fn refuse_link_to_special(link: &Path) -> std::io::Result<()> {
     if let Ok(metadata) = std::fs::metadata(link)
         && !metadata.is_dir()
     {
         refuse_special(&metadata)?;
     }
-    // what an open file is changes with who looks
+    // what such a link leads to depends on the process that follows it
     if std::fs::read_link(link)?.starts_with("/proc") || folder_of(link) == Path::new("/dev") {
         return Err(std::io::Error::other("it is a link to an open file"));
     }
     Ok(())
 }
 
-/// The folder that a file stands in: this one for a bare name.
+/// The folder that contains a file: the working folder for a bare name.
 fn folder_of(file: &Path) -> &Path {
     file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

@@ -1,4 +1,4 @@
-//! Opening what has to be a regular file, without waiting for a pipe's other end and without touching a device.
+//! Opens files that must be regular, without waiting for the other end of a pipe and without touching a device.
 
 use super::sys::{Links, kind, prepare, refuse_device_name};
 use std::fs::{File, Metadata, OpenOptions};
@@ -8,24 +8,24 @@ use std::path::Path;
 /// Opens a regular file for reading.
 ///
 /// # Errors
-/// The system's refusal, or [`ErrorKind::Other`] in words of ours for a pipe, a device or a socket.
+/// The system's error, or [`ErrorKind::Other`] with our own message for a pipe, a device or a socket.
 pub fn open_regular(path: &Path) -> Result<File> {
     open_regular_with(path, File::options().read(true))
 }
 
-/// Opens a regular file with `options`, which may create it. A link is followed.
+/// Opens a regular file with `options`, which may create it. Links are followed.
 ///
 /// # Errors
 /// As for [`open_regular`].
 pub fn open_regular_with(path: &Path, options: &mut OpenOptions) -> Result<File> {
-    // looked at first, since to open a device may do something to it
+    // check first, since opening a device may have effects
     open(path, options, check_regular(path), Links::Follow)
 }
 
-/// Opens or, by `options`, creates the regular file at `path` itself, never what a link there leads to.
+/// Opens the regular file at `path` itself, or creates it if `options` say so. Links are not followed.
 ///
 /// # Errors
-/// As for [`open_regular`], and for a link.
+/// As for [`open_regular`], and if `path` is a link.
 pub fn open_in_place(path: &Path, options: &mut OpenOptions) -> Result<File> {
     let looked = refuse_device_name(path)
         .and_then(|()| std::fs::symlink_metadata(path))
@@ -33,7 +33,7 @@ pub fn open_in_place(path: &Path, options: &mut OpenOptions) -> Result<File> {
     open(path, options, looked, Links::Refuse)
 }
 
-/// Refuses what [`open_regular`] would refuse, as far as can be known without opening it.
+/// Refuses what [`open_regular`] would refuse, as far as can be known without opening the file.
 ///
 /// # Errors
 /// As for [`open_regular`].
@@ -42,8 +42,8 @@ pub fn check_regular(path: &Path) -> Result<()> {
     refuse_special(&std::fs::metadata(path)?)
 }
 
-/// Opens without waiting what was `looked` at, and looks again at what was opened: another file may have come to the name
-/// meanwhile.
+/// Opens a file, without waiting, after a first check whose result is `looked`. Then checks the opened file, since
+/// another file may have taken the name meanwhile.
 fn open(path: &Path, options: &mut OpenOptions, looked: Result<()>, links: Links) -> Result<File> {
     match looked {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
@@ -54,10 +54,10 @@ fn open(path: &Path, options: &mut OpenOptions, looked: Result<()>, links: Links
     Ok(file)
 }
 
-/// Refuses everything but a regular file, by the name of its kind.
+/// Refuses everything but a regular file; the error names the kind of file.
 ///
 /// # Errors
-/// [`ErrorKind::IsADirectory`], or [`ErrorKind::Other`] in words of ours.
+/// [`ErrorKind::IsADirectory`], or [`ErrorKind::Other`] with our own message.
 pub(super) fn refuse_special(metadata: &Metadata) -> Result<()> {
     if metadata.is_file() {
         return Ok(());

@@ -1,24 +1,24 @@
-//! What was written, put on the disk.
+//! Syncs written files to disk.
 
 use super::sys::sync_otherwise;
 use std::fs::File;
 use std::io::Result;
 
-/// Waits until the disk has the bytes of `file` and what is kept about them, as [`File::sync_all`] does.
+/// Waits until the bytes and metadata of `file` are on disk, as [`File::sync_all`] does.
 ///
-/// On macOS that empties the disk's own cache too, which file systems of networks, of other systems and of FUSE refuse.
-/// There the bytes are handed to the disk, and no more can be had.
+/// On macOS, that call empties the disk's own cache too, which network file systems, other systems' file systems and FUSE
+/// refuse. On these, the bytes are only handed to the disk, which is the most that is possible.
 ///
 /// # Errors
-/// The system's refusal.
+/// The system's error.
 pub fn sync_all(file: &File) -> Result<()> {
     file.sync_all().or_else(|refusal| sync_otherwise(file, refusal))
 }
 
-/// As [`sync_all`], without what is not needed to read the bytes again, such as the time of the change.
+/// Like [`sync_all`], without metadata that is not needed to read the bytes again, such as the modification time.
 ///
 /// # Errors
-/// The system's refusal.
+/// The system's error.
 pub fn sync_data(file: &File) -> Result<()> {
     file.sync_data().or_else(|refusal| sync_otherwise(file, refusal))
 }
@@ -38,7 +38,7 @@ mod tests {
         assert_eq!(std::io::read_to_string(file).unwrap(), "text");
     }
 
-    /// Nothing but a refusal to empty the disk's cache is passed over.
+    /// Only a refusal to empty the disk's cache is ignored.
     #[cfg(target_os = "linux")]
     #[test]
     fn what_the_disk_refuses_is_an_error() {

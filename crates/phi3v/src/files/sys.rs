@@ -1,4 +1,4 @@
-//! What systems do differently in opening files. What can run anywhere of `windows` is tested everywhere.
+//! Differences between systems in opening files. The parts of `windows` that can run anywhere are tested everywhere.
 
 #[cfg(unix)]
 mod unix;
@@ -14,11 +14,11 @@ pub(super) use system::{
     has_no_locks, is_at, kind, open_to_write_alone, prepare, refuse_device_name, sync_otherwise,
 };
 
-/// What becomes of a link that has the name of a file to be opened.
+/// What to do if the name of a file to be opened is a link.
 #[derive(Clone, Copy)]
 pub(super) enum Links {
-    /// What it leads to is opened.
+    /// Open the link's target.
     Follow,
-    /// It is not opened.
+    /// Refuse to open it.
     Refuse,
 }

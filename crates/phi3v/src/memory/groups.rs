@@ -1,15 +1,17 @@
-//! What the control groups of Linux leave to this process: a container, a session and a job have limits of their own.
+//! What the control groups of Linux leave to this process: containers, sessions and jobs have their own limits.
 
 use std::path::Path;
 
-/// Where the groups of a version lie, and what their files are called.
+/// Where the groups of a cgroup version are, and what their files are called.
 struct Hierarchy {
     root: &'static str,
-    /// Controllers of its line in `/proc/self/cgroup`, one of which is named so.
+    /// The controller that its line in `/proc/self/cgroup` must list.
     controller: &'static str,
-    /// The files of a group's limits, in bytes: beyond the one it is killed, beyond the other held up until nothing is done.
+    /// The files with a group's limits, in bytes. Beyond one limit the group is killed, beyond the other it is slowed
+    /// down to a standstill.
     limits: &'static [&'static str],
-    /// In `memory.stat`, bytes of the group and of those in it that cannot be given back, of processes and shared. Page cache can.
+    /// Fields of `memory.stat`: bytes of the group and its subgroups that cannot be released, private and shared. Page
+    /// cache can be released, so it is not among them.
     held: [&'static str; 2],
 }
 
@@ -28,7 +30,7 @@ const VERSIONS: [Hierarchy; 2] = [
     },
 ];
 
-/// Bytes that the limits on this process's memory leave; `None` where there are none.
+/// Bytes that the limits on this process's memory leave; `None` if there are no limits.
 pub(super) fn bytes_left() -> Option<u64> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     let left = |version: &Hierarchy| version.left(Path::new(version.root), version.group(&groups)?);
@@ -36,7 +38,7 @@ pub(super) fn bytes_left() -> Option<u64> {
 }
 
 impl Hierarchy {
-    /// This process's group, of lines `number:controllers:group`.
+    /// This process's group, from lines `number:controllers:group`.
     fn group<'a>(&self, groups: &'a str) -> Option<&'a str> {
         groups.lines().find_map(|line| {
             let (controllers, group) = line.split_once(':')?.1.split_once(':')?;
@@ -44,12 +46,12 @@ impl Hierarchy {
         })
     }
 
-    /// The least that is left by the group and by those around it: what another group holds counts against the limit that it
-    /// shares with this one. A container may have its own group for a root, under which its outer name leads nowhere.
+    /// The least that the group and its ancestors leave: what another group holds counts against a limit shared with this
+    /// one. A container may have its own group as root, in which case its outer name leads nowhere.
     fn left(&self, root: &Path, group: &str) -> Option<u64> {
         let left = Path::new(group.trim_start_matches('/')).ancestors().filter_map(|group| {
             let text = |name: &str| std::fs::read_to_string(root.join(group).join(name)).ok();
-            // "max" limits nothing
+            // "max" is no limit
             let limit = |name: &&str| text(name)?.trim().parse::<u64>().ok();
             let limit = self.limits.iter().filter_map(limit).min()?;
             let held = text("memory.stat")?
@@ -99,11 +101,11 @@ mod tests {
             std::fs::write(root.join(group).join("memory.high"), format!("{high}\n")).unwrap();
         }
         let left = |group| VERSIONS[0].left(&root, group);
-        // the slice's 16,000, of which 10,000 are held by whomever
+        // the slice's limit of 16,000, of which its groups together hold 10,000
         assert_eq!(left("/slice/one"), Some(6_000));
         assert_eq!(left("/slice/two/of/a/container"), Some(1_000));
         assert_eq!([left("/free"), left("/"), left("/nowhere"), left("/full")], [None, None, None, Some(0)]);
-        // slowed down until nothing is done
+        // `memory.high` slows a group down to a standstill
         assert_eq!(
             [left("/high/in"), left("/low"), left("/slice/high")],
             [Some(4_000), Some(3_000), Some(1_000)]

@@ -1,4 +1,4 @@
-//! What a tokenizer.json must look like for its ids and texts to be the reference's.
+//! Checks that a tokenizer.json gives the same ids and texts as the reference.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use super::pieces::byte_of;
 use super::{AddedToken, Inner, TemplateTokens, TokenizerError};
 
-/// The parts of the file whose rules are phi3v's own, as they stand there.
+/// The parts of the file that phi3v has its own rules for, as written there.
 #[derive(Deserialize)]
 struct Parts {
     #[serde(default)]
@@ -23,14 +23,14 @@ struct Parts {
     added_tokens: Vec<Added>,
 }
 
-/// An added token, of which only the text and the id matter here.
+/// An added token; only its text and id matter here.
 #[derive(Deserialize)]
 pub(super) struct Added {
     id: u32,
     content: String,
 }
 
-/// What of the model the tokenizers package takes without looking.
+/// The parts of the model that the tokenizers package does not check.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct ModelPart {
@@ -40,8 +40,8 @@ struct ModelPart {
     merges: Value,
 }
 
-/// Refuses parts that change ids or text. Looks at the file itself and comes first: the tokenizers package panics on
-/// some malformed parts, but not on these. Returns the added tokens, for [`added_ids`].
+/// Refuses parts that change ids or text. Reads the file itself and runs first: the tokenizers package panics on some
+/// malformed parts, but not on those accepted here. Returns the added tokens, for [`added_ids`].
 pub(super) fn parts(json: &[u8]) -> Result<Vec<Added>, TokenizerError> {
     let parts: Parts = serde_json::from_slice(json)
         .map_err(|error| TokenizerError::Malformed { reason: error.to_string() })?;
@@ -78,8 +78,8 @@ pub(super) fn parts(json: &[u8]) -> Result<Vec<Added>, TokenizerError> {
     Ok(parts.added_tokens)
 }
 
-/// Refuses added tokens with other ids than the tokenizers package gives them: it numbers those that the vocabulary lacks on
-/// from its size, and does not look at what the file says.
+/// Refuses added tokens whose ids differ from those that the tokenizers package gives them. It ignores the ids in the
+/// file and numbers added tokens that the vocabulary lacks consecutively from the vocabulary's size.
 pub(super) fn added_ids(inner: &Inner, added: &[Added]) -> Result<(), TokenizerError> {
     let Some((token, id)) = added
         .iter()
@@ -96,8 +96,9 @@ pub(super) fn added_ids(inner: &Inner, added: &[Added]) -> Result<(), TokenizerE
     })
 }
 
-/// The tokenizers package cuts the prefix off without looking where characters end, and panics where a merge makes
-/// more than the longest token. What is merged must be no added token: text of a user would become one.
+/// Checks the merges. The tokenizers package cuts off a prefix without regard to character boundaries, so none is
+/// allowed. It also panics if a merge makes more than the longest token. A merge must not make an added token either,
+/// since a user's text would become one.
 fn merges_fit(model: &ModelPart, added: &[Added]) -> Result<(), TokenizerError> {
     let prefix = &model.continuing_subword_prefix;
     if !prefix.is_null() && prefix != "" {
@@ -122,7 +123,7 @@ fn merges_fit(model: &ModelPart, added: &[Added]) -> Result<(), TokenizerError> 
     Ok(())
 }
 
-/// An added token must not be what text is spelled in before anything is merged: a character of the vocabulary, or a byte.
+/// Refuses added tokens that text is spelled in before any merge: a character of the vocabulary, or a byte.
 fn added_tokens_stand_apart(model: &ModelPart, added: &[Added]) -> Result<(), TokenizerError> {
     let is_spelled = |token: &&Added| {
         let is_letter = token.content.chars().count() == 1;
@@ -137,9 +138,9 @@ fn added_tokens_stand_apart(model: &ModelPart, added: &[Added]) -> Result<(), To
     }
 }
 
-/// Whether all pieces of a text's template are the text or tokens that are explained beside them. The tokenizers
-/// package panics on others, on what is not one or two pieces for a second template, and takes a part for what its fields
-/// say, whatever its type is called.
+/// Whether every piece of the template is the text or a token that the template defines. The tokenizers package panics on
+/// other pieces, and on a second template that is not of one or two pieces. It also identifies a part by its fields,
+/// whatever its type says.
 fn template_is_whole(part: &Value) -> bool {
     match part["type"].as_str() {
         None => return part.is_null(),
@@ -174,7 +175,7 @@ pub(super) fn behaviour(inner: &Inner) -> Result<(), TokenizerError> {
     })
 }
 
-/// The BPE options that the reference's vocabulary is made for.
+/// Checks the BPE options that the reference's vocabulary is made for.
 fn bpe_flags(inner: &Inner) -> Result<(), TokenizerError> {
     let unsupported =
         |found: String, expected| TokenizerError::Unsupported { part: "model", found, expected };
@@ -196,7 +197,7 @@ fn bpe_flags(inner: &Inner) -> Result<(), TokenizerError> {
     Ok(())
 }
 
-/// The added tokens of the chat template, which must be matched in the text as it stands.
+/// Returns the added tokens of the chat template, which must be matched in the text as it is.
 pub(super) fn template_tokens(inner: &Inner) -> Result<TemplateTokens, TokenizerError> {
     let decoder = inner.get_added_tokens_decoder();
     let find = |content: &str| {
@@ -224,7 +225,7 @@ pub(super) fn template_tokens(inner: &Inner) -> Result<TemplateTokens, Tokenizer
     })
 }
 
-/// The id of a token that must exist.
+/// Returns the id of a token that must exist.
 pub(super) fn id_of(inner: &Inner, token: &str) -> Result<u32, TokenizerError> {
     inner.token_to_id(token).ok_or_else(|| TokenizerError::MissingToken { token: token.to_owned() })
 }
@@ -252,5 +253,5 @@ fn cut(found: &str) -> String {
     }
 }
 
-/// An error is one line: a component longer than this is cut in the message.
+/// Longest component in an error, which must fit on one line; the message cuts longer ones.
 const FOUND_CHARS_MAX: usize = 200;

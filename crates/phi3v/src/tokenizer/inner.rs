@@ -1,5 +1,5 @@
-//! The tokenizers package with the parts that `check::parts` lets through, and no others: its own `Tokenizer` brings all
-//! of its models, normalisers and decoders into the program, with their engines and tables of Unicode.
+//! The tokenizers package with only the parts that `check::parts` allows. The package's own `Tokenizer` would link all of
+//! its models, normalisers and decoders into the program, with their engines and Unicode tables.
 
 use super::{SPACE, TokenizerError};
 use serde::Deserialize;
@@ -9,10 +9,10 @@ use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, Encoding, NormalizedString, Normalizer, PostProcessor, TokenizerBuilder};
 
-/// BPE on stretches of text. Of the types of pre-tokenizer and decoder there is none.
+/// BPE on stretches of text. The pre-tokenizer and decoder types only fill their places; there is none of either.
 pub(super) type Inner = tokenizers::TokenizerImpl<BPE, Spaces, WhitespaceSplit, Templates, Fuse>;
 
-/// What of a tokenizer.json phi3v has no rules of its own for.
+/// The parts of a tokenizer.json that phi3v has no rules of its own for.
 #[derive(Deserialize)]
 struct File {
     model: BPE,
@@ -22,13 +22,13 @@ struct File {
     post_processor: Option<Templates>,
 }
 
-/// Reads a file whose parts were checked. It neither cuts nor fills up what it encodes, whatever the file says: lengths
-/// are the caller's business.
+/// Reads a file whose parts were checked. The result neither truncates nor pads what it encodes, whatever the file says:
+/// lengths are up to the caller.
 pub(super) fn inner(json: &[u8]) -> Result<Inner, TokenizerError> {
     let malformed = |reason: String| TokenizerError::Malformed { reason };
     let File { mut model, added_tokens, post_processor } =
         serde_json::from_slice(json).map_err(|error| malformed(error.to_string()))?;
-    // to its cache a whole stretch of text is a word: few come again, and every thread would keep 10,000 of them
+    // the cache treats a whole stretch of text as a word: few recur, and every thread would keep 10,000 of them
     model.resize_cache(CACHED_STRETCHES);
     let builder = TokenizerBuilder::new().with_model(model).with_normalizer(Some(Spaces));
     let mut inner =
@@ -37,10 +37,10 @@ pub(super) fn inner(json: &[u8]) -> Result<Inner, TokenizerError> {
     Ok(inner)
 }
 
-/// Stretches of text whose ids each thread remembers, such as those of the chat template: 1 kB each.
+/// Stretches of text whose ids each thread caches, such as those of the chat template: 1 kB each.
 const CACHED_STRETCHES: usize = 64;
 
-/// The normaliser: U+2581 in front of a stretch and in place of its spaces.
+/// The normaliser: puts U+2581 in front of a stretch and in place of its spaces.
 pub(super) struct Spaces;
 
 impl Normalizer for Spaces {
@@ -50,7 +50,7 @@ impl Normalizer for Spaces {
     }
 }
 
-/// What is put around a text: a template, perhaps as the one part of a sequence.
+/// What is put around a text: a template, possibly as the only part of a sequence.
 #[derive(Deserialize)]
 #[serde(tag = "type")]
 pub(super) enum Templates {

@@ -1,12 +1,13 @@
-//! Text to ids and back, on the checkpoint's tokenizer.json.
+//! Converts text to ids and back with the checkpoint's tokenizer.json.
 //!
-//! BPE with byte fallback as in Llama's SentencePiece vocabulary. The text between two added tokens is a *stretch*: it
-//! gets U+2581 in front, its spaces become U+2581, and it is merged as one piece. Decoding turns U+2581 into a space,
-//! gathers byte tokens into characters, and drops one leading space of the whole text.
+//! The scheme is BPE with byte fallback, as in Llama's SentencePiece vocabulary. The text between two added tokens is a
+//! *stretch*: it gets U+2581 in front, its spaces become U+2581, and it is merged as one piece. Decoding turns U+2581
+//! into a space, gathers byte tokens into characters, and drops one leading space of the whole text.
 //!
-//! Invariants: a tokenizer.json whose normaliser, decoder, model or ids of added tokens differ from that in a way that changes
-//! ids or text is refused by [`Tokenizer::from_json`]; after it, encoding and decoding cannot fail. [`Tokenizer::encode_plain`]
-//! never gives the id of an added token.
+//! Invariants:
+//! - [`Tokenizer::from_json`] refuses a tokenizer.json whose normaliser, decoder, model or ids of added tokens deviate
+//!   from this in a way that changes ids or text. After it, encoding and decoding cannot fail.
+//! - [`Tokenizer::encode_plain`] never gives the id of an added token.
 
 mod check;
 mod inner;
@@ -23,41 +24,41 @@ use tokenizers::Model;
 use inner::Inner;
 use pieces::{Piece, PieceText, pieces_of};
 
-/// Why a tokenizer.json is refused: not read, or not one that gives the reference's ids.
+/// Why a tokenizer.json is refused: it cannot be read, or does not give the reference's ids.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenizerError {
-    /// Longer than any real one.
+    /// The file is longer than any real one.
     #[error("tokenizer.json has {bytes} bytes, more than the {limit} allowed")]
     TooLarge {
         /// Its length in bytes.
         bytes: usize,
-        /// Greatest length that is read.
+        /// The greatest length that is read.
         limit: usize,
     },
-    /// Not the JSON of a tokenizer.
+    /// The file is not a tokenizer's JSON.
     #[error("tokenizer.json cannot be read: {reason}")]
     Malformed {
-        /// What the parser said.
+        /// The parser's message.
         reason: String,
     },
-    /// A part that would give other ids or other text than the reference.
+    /// A part would give other ids or other text than the reference.
     #[error("tokenizer.json has an unsupported {part}: {found}, expected {expected}")]
     Unsupported {
-        /// Which part of the file.
+        /// The part of the file.
         part: &'static str,
-        /// What the file has there.
+        /// The value in the file.
         found: String,
-        /// What phi3v can compute.
+        /// What phi3v supports.
         expected: &'static str,
     },
-    /// A token every prompt or every text may need.
+    /// A token that every prompt or every text may need is missing.
     #[error("tokenizer.json has no token {token:?}")]
     MissingToken {
         /// Text of the token.
         token: String,
     },
-    /// An id so large that tables over ids would not fit.
+    /// An id is so large that tables over ids would not fit.
     #[error("tokenizer.json gives token {token:?} the id {id}, the limit is {}", Tokenizer::MAX_ID)]
     IdTooLarge {
         /// Text of the token.
@@ -68,7 +69,7 @@ pub enum TokenizerError {
 }
 
 impl TokenizerError {
-    /// What the user can do about it.
+    /// What the user can do about the error.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         Some(match self {
@@ -78,7 +79,7 @@ impl TokenizerError {
     }
 }
 
-/// An added token of the chat template: its id and what it does to the text beside it.
+/// An added token of the chat template: its id and what it does to adjacent text.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AddedToken {
     /// Id of the token.
@@ -98,7 +99,7 @@ pub(crate) struct TemplateTokens {
     pub(crate) end: AddedToken,
 }
 
-/// The checkpoint's tokenizer: text to ids as the reference's does it, and back.
+/// The checkpoint's tokenizer: converts text to ids as the reference does, and back.
 pub struct Tokenizer {
     inner: Arc<Inner>,
     pieces: Vec<Option<Piece>>, // [vocab_size]
@@ -120,8 +121,8 @@ impl Tokenizer {
     /// Reads a tokenizer.json.
     ///
     /// # Errors
-    /// [`TokenizerError`] when it is too large or malformed, when it would encode or decode by other rules than the reference's
-    /// tokenizer, or when a byte token or a token of the chat template is missing.
+    /// [`TokenizerError`] if the file is too large or malformed, if it would encode or decode by other rules than the
+    /// reference's tokenizer, or if a byte token or a token of the chat template is missing.
     pub fn from_json(json: &[u8]) -> Result<Self, TokenizerError> {
         /// The hub's has 1.8 MB; a file takes twenty times its size while it is read.
         const BYTES_MAX: usize = 16 << 20;
@@ -139,7 +140,8 @@ impl Tokenizer {
         Ok(Self { inner: Arc::new(inner), pieces, template, bos, stop_ids })
     }
 
-    /// Ids of a raw prompt: `<s>` first, added tokens in the text become their ids, as the reference's tokenizer does.
+    /// Returns the ids of a raw prompt: `<s>` first, and added tokens in the text become their ids, as in the reference's
+    /// tokenizer.
     ///
     /// ```
     /// let tokenizer = phi3v::checkpoint::Checkpoint::from_files(&phi3v::demo::files())?.tokenizer;
@@ -157,7 +159,7 @@ impl Tokenizer {
         ids
     }
 
-    /// Ids of one stretch of text that a user wrote: no `<s>`, and no added token whatever the text says.
+    /// Returns the ids of one stretch of text that a user wrote: no `<s>`, and no added token, whatever the text says.
     #[must_use]
     pub fn encode_plain(&self, text: &str) -> Vec<u32> {
         if text.is_empty() {
@@ -176,9 +178,9 @@ impl Tokenizer {
         tokens.into_iter().map(|token| token.id).collect()
     }
 
-    /// Text of a whole list of ids, by the reference's rules: ids without a token give nothing, and a run of byte tokens
-    /// that is not valid UTF-8 as a whole gives one U+FFFD for each of its bytes. Answers are decoded by
-    /// [`DecodeStream`], which loses no character. With `skip_special` the special tokens are left out (`</s>` is not
+    /// Returns the text of a whole list of ids, by the reference's rules. Ids without a token give nothing. A run of byte
+    /// tokens that is not valid UTF-8 as a whole gives one U+FFFD for each of its bytes. Answers are decoded by
+    /// [`DecodeStream`], which loses no character. With `skip_special`, special tokens are left out (`</s>` is not
     /// special).
     #[must_use]
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
@@ -200,19 +202,20 @@ impl Tokenizer {
         text
     }
 
-    /// The id of a token by its text (`"<|end|>"`, `"\u{2581}the"`, `"<0x0A>"`).
+    /// Returns the id of a token by its text (`"<|end|>"`, `"\u{2581}the"`, `"<0x0A>"`).
     #[must_use]
     pub fn token_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }
 
-    /// The text of a token as tokenizer.json spells it (`"\u{2581}the"`), or `None` for no token.
+    /// Returns the text of a token as spelled in tokenizer.json (`"\u{2581}the"`), or `None` if the id has no token.
     #[must_use]
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
     }
 
-    /// One more than the largest id. A checkpoint's `vocab_size` may be larger: its last rows then have no token.
+    /// One more than the largest id. A checkpoint's `vocab_size` may be larger, in which case its last rows have no
+    /// token.
     #[must_use]
     pub fn vocab_size(&self) -> usize {
         self.pieces.len()
@@ -230,8 +233,8 @@ impl Tokenizer {
         self.stop_ids
     }
 
-    /// What an id stands for, added tokens included: UTF-8 of its text with U+2581 as a space, or one byte of a
-    /// character. Empty where the vocabulary has no such id.
+    /// Returns what an id stands for, added tokens included: UTF-8 of its text with U+2581 as a space, or one byte of a
+    /// character. Empty if the vocabulary has no such id.
     #[must_use]
     pub fn token_bytes(&self, id: u32) -> &[u8] {
         match self.piece(id).map(|piece| &piece.text) {
@@ -241,8 +244,8 @@ impl Tokenizer {
         }
     }
 
-    /// What an id adds to an answer: UTF-8 of its text with U+2581 as a space, or one byte of a character. Empty for
-    /// added tokens, for `<unk>` and `<s>`, and where the vocabulary has no such id.
+    /// Returns what an id adds to an answer: UTF-8 of its text with U+2581 as a space, or one byte of a character. Empty
+    /// for added tokens, for `<unk>` and `<s>`, and if the vocabulary has no such id.
     #[must_use]
     pub fn text_bytes(&self, id: u32) -> &[u8] {
         match self.piece(id) {
@@ -251,19 +254,19 @@ impl Tokenizer {
         }
     }
 
-    /// The id of the token for one byte, such as `<0x0A>` for a line feed.
+    /// Returns the id of the token for one byte, such as `<0x0A>` for a line feed.
     #[must_use]
     pub fn byte_id(&self, byte: u8) -> u32 {
         self.token_id(&format!("<0x{byte:02X}>")).expect("every byte has a token, checked at load")
     }
 
-    /// What spells text that goes on from other text.
+    /// Returns a speller for text that continues other text.
     pub(crate) fn speller(&self) -> Speller {
         let byte_ids = std::array::from_fn(|byte| self.byte_id(byte as u8));
         Speller::new(Arc::clone(&self.inner), byte_ids)
     }
 
-    /// What an id adds to a text, or `None` where the vocabulary has no such id.
+    /// Returns what an id adds to a text, or `None` if the vocabulary has no such id.
     pub(crate) fn piece(&self, id: u32) -> Option<&Piece> {
         self.pieces.get(id as usize)?.as_ref()
     }
@@ -276,7 +279,7 @@ impl Tokenizer {
 /// SentencePiece's visible space, U+2581.
 const SPACE: &str = "\u{2581}";
 
-/// Appends a run of byte tokens, and empties it.
+/// Appends a run of byte tokens to the text, and clears the run.
 fn end_run(run: &mut Vec<u8>, text: &mut String) {
     match std::str::from_utf8(run) {
         Ok(run) => text.push_str(run),

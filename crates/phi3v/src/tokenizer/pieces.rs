@@ -1,4 +1,4 @@
-//! What each id adds to a text: the table that decoding walks.
+//! What each id adds to a text: the table used for decoding.
 
 use super::{Inner, SPACE, Tokenizer, TokenizerError};
 use tokenizers::Model;
@@ -6,7 +6,7 @@ use tokenizers::Model;
 /// What an id stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum PieceText {
-    /// Text, U+2581 already replaced by a space.
+    /// Text, with U+2581 already replaced by a space.
     Text(Box<str>),
     /// One byte of a character spelled in byte tokens (`<0x0A>`).
     Byte(u8),
@@ -16,22 +16,22 @@ pub(crate) enum PieceText {
 #[derive(Debug, Clone)]
 pub(crate) struct Piece {
     pub(crate) text: PieceText,
-    /// Left out of answers.
+    /// Whether the token is left out of answers.
     pub(crate) special: bool,
-    /// Among tokenizer.json's added tokens, special or not.
+    /// Whether it is one of tokenizer.json's added tokens, special or not.
     pub(crate) added: bool,
 }
 
-/// The table over all ids; `None` where an id has no token.
+/// Builds the table over all ids; an entry is `None` if the id has no token.
 pub(super) fn pieces_of(inner: &Inner) -> Result<Vec<Option<Piece>>, TokenizerError> {
     let vocab = inner.get_vocab(true);
-    // the largest, so that the same file always gives the same error
+    // report the largest id, so that the same file always gives the same error
     let largest = vocab.iter().max_by_key(|&(token, id)| (id, token));
     if let Some((token, &id)) = largest.filter(|&(_, &id)| id > Tokenizer::MAX_ID) {
         return Err(TokenizerError::IdTooLarge { token: token.clone(), id });
     }
     for byte in 0..=u8::MAX {
-        // of the model itself: characters are not spelled in added tokens
+        // the model's own tokens only: characters are not spelled in added tokens
         let token = format!("<0x{byte:02X}>");
         if inner.get_model().token_to_id(&token).is_none() {
             return Err(TokenizerError::MissingToken { token });
@@ -52,7 +52,7 @@ pub(super) fn pieces_of(inner: &Inner) -> Result<Vec<Option<Piece>>, TokenizerEr
     Ok(pieces.collect())
 }
 
-/// The byte of a token spelled `<0xHH>`.
+/// Returns the byte of a token spelled `<0xHH>`.
 pub(super) fn byte_of(token: &str) -> Option<u8> {
     let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
     if digits.len() != 2 {

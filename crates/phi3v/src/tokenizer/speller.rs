@@ -1,4 +1,4 @@
-//! The ids of text that goes on from other text, of which nothing is known but that it ended with a token.
+//! Encodes text that continues other text, of which only one thing is known: it ended at the end of a token.
 
 use super::{Inner, SPACE};
 use std::sync::Arc;
@@ -16,7 +16,8 @@ impl Speller {
         Self { inner, byte_ids }
     }
 
-    /// The ids of `bytes`, which may begin and end within a character. Other than a stretch, the text gets no space in front.
+    /// Returns the ids of `bytes`, which may begin and end within a character. Unlike a stretch, the text gets no space
+    /// in front.
     pub(crate) fn spell(&self, bytes: &[u8]) -> Vec<u32> {
         let mut ids = Vec::new();
         for chunk in bytes.utf8_chunks() {
@@ -46,14 +47,15 @@ mod tests {
             let ids = speller.spell(text.as_bytes());
             let bytes: Vec<u8> = ids.iter().flat_map(|&id| tokenizer.text_bytes(id)).copied().collect();
             assert_eq!(bytes, text.as_bytes());
-            // what a text begins with is no matter to the rest of it: forced text can be spelled from any token on
+            // the rest of a text is spelled the same without its first tokens: forced text can be spelled from any token
+            // on
             for (at, _) in ids.iter().enumerate() {
                 let rest: Vec<u8> =
                     ids[at..].iter().flat_map(|&id| tokenizer.text_bytes(id)).copied().collect();
                 assert_eq!(speller.spell(&rest), ids[at..], "{text:?} from token {at}");
             }
         }
-        // a stretch is the same with its space
+        // a stretch gives the same ids as the text with its leading space
         assert_eq!(speller.spell(b" the words"), tokenizer.encode_plain("the words"));
         let smile = "\u{1f600}".as_bytes();
         let bytes = [smile[1..].to_vec(), b"a".to_vec(), smile[..2].to_vec()].concat();

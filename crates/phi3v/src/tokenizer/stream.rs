@@ -1,17 +1,17 @@
-//! Ids to text while they arrive.
+//! Converts ids to text while they arrive.
 //!
-//! A character that is spelled in byte tokens is given when its last byte is there. Bytes that cannot become a character
-//! give one U+FFFD for each beginning of one, as Unicode recommends and `String::from_utf8_lossy` does, and so does the
-//! unfinished character at the end of an answer that was cut. [`Tokenizer::decode`], which follows the reference, judges
-//! each run of byte tokens as a whole instead and loses all of its characters where one is not whole; of ids whose runs
-//! are valid UTF-8 both give the same text. Each token is looked at once.
+//! A character that is spelled in byte tokens appears when its last byte has arrived. Bytes that cannot become a
+//! character give one U+FFFD for each beginning of one, as Unicode recommends and `String::from_utf8_lossy` does. So does
+//! an unfinished character at the end of a truncated answer. [`Tokenizer::decode`] follows the reference instead: it
+//! judges each run of byte tokens as a whole, and loses all of a run's characters if one is incomplete. For ids whose
+//! runs are valid UTF-8, both give the same text. Each token is processed once.
 
 use std::sync::Arc;
 
 use super::Tokenizer;
 use super::pieces::PieceText;
 
-/// Turns the ids of one answer into text, piece by piece, never within a character.
+/// Turns the ids of one answer into text, piece by piece, and never splits a character.
 ///
 /// ```
 /// use phi3v::tokenizer::DecodeStream;
@@ -30,26 +30,26 @@ use super::pieces::PieceText;
 pub struct DecodeStream {
     tokenizer: Arc<Tokenizer>,
     skip_special: bool,
-    /// The bytes so far of a character that is not whole: at most 3 between two tokens.
+    /// The bytes so far of an incomplete character: at most 3 between two tokens.
     pending: Vec<u8>,
-    /// Nothing has been given out yet, so a leading space would be the text's first.
+    /// Whether no text has been returned yet, so that a leading space would be the text's first.
     at_start: bool,
 }
 
 impl DecodeStream {
-    /// A stream at the start of an answer; special tokens are left out.
+    /// Creates a stream at the start of an answer; special tokens are left out.
     #[must_use]
     pub fn new(tokenizer: Arc<Tokenizer>) -> Self {
         Self { tokenizer, skip_special: true, pending: Vec::new(), at_start: true }
     }
 
-    /// A stream that also shows special tokens, such as `<|end|>`, as their text.
+    /// Creates a stream that also shows special tokens, such as `<|end|>`, as their text.
     #[must_use]
     pub fn with_special(tokenizer: Arc<Tokenizer>) -> Self {
         Self { skip_special: false, ..Self::new(tokenizer) }
     }
 
-    /// Takes the next id and gives the text that has become certain: empty within a character.
+    /// Takes the next id and returns the text that has become certain: empty within a character.
     pub fn push(&mut self, id: u32) -> String {
         let mut out = String::new();
         let Some(piece) = self.tokenizer.piece(id).filter(|piece| !(piece.special && self.skip_special))
@@ -70,8 +70,8 @@ impl DecodeStream {
         out
     }
 
-    /// The end of the answer: U+FFFD for a character that has not become whole, otherwise nothing. The stream is then
-    /// at the start of another text.
+    /// Ends the answer: returns U+FFFD for an incomplete character, otherwise nothing. The stream is then at the start of
+    /// another text.
     pub fn finish(&mut self) -> String {
         let mut out = String::new();
         take_rest(&mut self.pending, &mut out);
@@ -89,10 +89,10 @@ impl DecodeStream {
     }
 }
 
-/// Moves to `out` what is certain of `bytes`, and leaves the beginning of a character that may still become whole.
+/// Moves the certain part of `bytes` to `out`, and leaves the beginning of a character that may still become complete.
 fn take_whole(bytes: &mut Vec<u8>, out: &mut String) {
     while let Err(error) = std::str::from_utf8(bytes) {
-        // one byte came at a time, so nothing valid stands before the error
+        // bytes came one at a time, so nothing valid precedes the error
         let Some(invalid) = error.error_len() else { return };
         out.push(char::REPLACEMENT_CHARACTER);
         bytes.drain(..invalid);
@@ -100,7 +100,7 @@ fn take_whole(bytes: &mut Vec<u8>, out: &mut String) {
     take_rest(bytes, out);
 }
 
-/// Moves all of `bytes` to `out`: a character that is not whole becomes U+FFFD.
+/// Moves all of `bytes` to `out`; an incomplete character becomes U+FFFD.
 fn take_rest(bytes: &mut Vec<u8>, out: &mut String) {
     out.push_str(&String::from_utf8_lossy(bytes));
     bytes.clear();

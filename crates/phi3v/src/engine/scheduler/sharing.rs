@@ -1,21 +1,21 @@
-//! What sequences that begin alike share: blocks that others have published, and the wait for those that an older one is
-//! about to.
+//! How sequences with the same beginning share blocks: they take over published blocks, and wait for blocks that an older
+//! sequence is about to publish.
 
 use super::Scheduler;
 use crate::engine::block_manager::BlockHash;
 use crate::engine::sequence::Sequence;
 use phi3v_kernels::KV_BLOCK_TOKENS;
 
-/// Blocks that a sequence can take over, behind those that it has published or taken over.
+/// Blocks that a sequence can take over, after those that it has published or taken over.
 pub(super) struct KnownPrefix {
     pub(super) table: Vec<u32>,
-    /// Of the last of them, or of the last block before them.
+    /// Hash of the last of them, or if there are none, of the last block before them.
     pub(super) hash: BlockHash,
 }
 
 impl Scheduler {
-    /// Gives sequences that have not begun what others have published since they were let in. The blocks that they had for it
-    /// are given back by [`settle`](Self::settle).
+    /// Gives sequences that have not begun the blocks that others have published since their admission.
+    /// [`settle`](Self::settle) releases the blocks that these replace.
     pub(in crate::engine) fn share_published(&mut self) {
         for index in 0..self.running.len() {
             if self.running[index].has_begun() {
@@ -34,7 +34,7 @@ impl Scheduler {
         }
     }
 
-    /// The next blocks of a sequence that has not begun that another one has published.
+    /// The next blocks of a sequence that has not begun, as far as other sequences have published them.
     pub(super) fn known_prefix(&self, sequence: &Sequence) -> KnownPrefix {
         let (first, hash) = sequence.published;
         let mut known = KnownPrefix { table: Vec::new(), hash };
@@ -47,8 +47,8 @@ impl Scheduler {
         known
     }
 
-    /// Leading blocks that a sequence may take over from others. What is left to compute is never so little that it would
-    /// take the kernels for decoding.
+    /// Leading blocks that a sequence may take over from others. Enough remains to compute that it does not take the
+    /// kernels for decoding.
     fn shareable_blocks(&self, sequence: &Sequence) -> usize {
         if !self.options.prefix_cache {
             return 0;
@@ -57,9 +57,10 @@ impl Scheduler {
         usable.min(sequence.lasting_tokens()) / KV_BLOCK_TOKENS
     }
 
-    /// Whether a sequence leaves its next block to an older one, which needs the same and has still to publish it: so what
-    /// prompts begin with is computed once, however close they come one behind the other. Where the older one ends without
-    /// publishing it, the next is the older one. Nobody waits for images that only another needs.
+    /// Whether a sequence waits for an older one that needs the same next block and has yet to publish it. Shared
+    /// beginnings are thus computed once, however quickly requests follow one another. If the older one ends without
+    /// publishing the block, the next sequence becomes the older one. No sequence waits for images that only another
+    /// needs.
     pub(super) fn is_held_back(&self, index: usize) -> bool {
         let sequence = &self.running[index];
         let next = sequence.published.0;
@@ -103,7 +104,7 @@ mod tests {
         assert_eq!(shared.running().iter().map(of).collect::<Vec<_>>(), [(300, 0), (256, 256), (192, 192)]);
         let chunks: Vec<_> = shared.prompt_chunks().into_iter().map(|chunk| chunk.rows).collect();
         assert_eq!(chunks, [256..320, 192..250], "what is left of both is their own");
-        // where the oldest ends before its prompt is computed, the next begins anew, and the third waits for that
+        // if the oldest ends before its prompt is computed, the second begins anew, and the third waits for the second
         let mut failed = three();
         failed.computed_to(0, 100);
         failed.end(0);

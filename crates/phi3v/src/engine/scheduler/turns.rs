@@ -1,12 +1,12 @@
-//! In which order sequences come: those of one client as their prompts have come into line, and clients in turns, so that one
-//! that asks for much keeps no other waiting for all of it. Of a sequence that scores each prompt comes into line anew, behind
-//! those that are there: neither many questions nor those who come after them keep the others waiting. How work is cut and
-//! ordered changes no answer.
+//! The order in which sequences get work. Sequences of one client go in the order in which their prompts came into line.
+//! Clients take turns, so that one that asks for much does not make another wait for all of it. Each prompt of a scoring
+//! sequence comes into line anew, behind those already there. So neither many questions nor requests that come after them
+//! keep the others waiting. How work is cut and ordered changes no answer.
 
 use super::Scheduler;
 use crate::engine::sequence::Sequence;
 
-/// What clients take turns with.
+/// The kinds of work that clients take turns with.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::engine) enum Work {
     /// An image on its way through the vision tower.
@@ -15,20 +15,20 @@ pub(in crate::engine) enum Work {
     Prompt,
 }
 
-/// By the scheduler's clock, when a sequence was let in for the first time, and since then its client's last turns.
+/// Times by the scheduler's clock: a sequence's first admission, and its client's last turns since then.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::engine) struct Turns {
-    /// 0 before it is let in.
+    /// 0 before admission.
     admission: u64,
-    /// When the prompt that it computes came into line: the admission, and of one that scores the end of the prompt before.
+    /// When its current prompt came into line: at admission, or for a scoring sequence when its previous prompt ended.
     in_line: u64,
-    /// With each kind of [`Work`]; at first the admission, behind all who are in line.
+    /// Last turn with each kind of [`Work`]; at first the admission, behind everyone in line.
     last: [u64; 2],
 }
 
 impl Scheduler {
-    /// Puts a sequence among those that run: behind all others, or where it was before it had to begin again. Returns its
-    /// index.
+    /// Inserts a sequence among those that run: behind all others, or at its former place if it was restarted. Returns
+    /// its index.
     pub(super) fn join(&mut self, mut sequence: Sequence) -> usize {
         if sequence.turns.admission == 0 {
             let admission = self.tick();
@@ -40,25 +40,26 @@ impl Scheduler {
         index
     }
 
-    /// Of sequences that have such work, that of the client whose last turn is longest ago whose prompt came into line first.
+    /// Among `indices`, the sequence whose client's last turn with this work is longest ago; of equals, the one whose
+    /// prompt came into line first.
     pub(super) fn next_in_turn(&self, work: Work, indices: impl Iterator<Item = usize>) -> Option<usize> {
         indices.min_by_key(|&index| self.place(work, index))
     }
 
-    /// By what sequences that have such work are ordered.
+    /// The sort key of sequences that have such work.
     pub(super) fn place(&self, work: Work, index: usize) -> (u64, u64) {
         let Turns { in_line, last, .. } = self.running[index].turns;
         (last[work as usize], in_line)
     }
 
-    /// Notes that the prompt of a sequence is computed: where it scores, the next one comes behind those that are in line.
+    /// Records that a sequence's prompt is computed. The next prompt of a scoring sequence goes behind those in line.
     pub(super) fn had_prompt(&mut self, index: usize) {
         if self.running[index].scoring.is_some() {
             self.running[index].turns.in_line = self.tick();
         }
     }
 
-    /// Notes that the client of a sequence has had its turn. Clients are told apart by their salts.
+    /// Records that the client of a sequence has had its turn. Clients are told apart by their salts.
     pub(in crate::engine) fn had_turn(&mut self, index: usize, work: Work) {
         let now = self.tick();
         let client = self.running[index].cache_salt;
@@ -66,9 +67,9 @@ impl Scheduler {
         of_client.for_each(|sequence| sequence.turns.last[work as usize] = now);
     }
 
-    /// Notes that a sequence has begun what comes to its end before the other work of its kind.
+    /// Records that a sequence has begun work that must end before other work of its kind.
     pub(in crate::engine) fn comes_first(&mut self, index: usize, work: Work) {
-        // no turn is as old
+        // older than any turn
         self.running[index].turns.last[work as usize] = 0;
     }
 
@@ -88,13 +89,13 @@ mod tests {
     use crate::model::RopeFactors;
     use std::sync::Arc;
 
-    /// A sequence of `prompt` tokens of a client.
+    /// A sequence of `prompt` tokens that belongs to `client`.
     fn of(client: u8, id: u64, prompt: usize) -> Sequence {
         let salt = [client; 32];
         Sequence { cache_salt: salt, published: (0, salt), ..sequence(id, prompt, 10) }
     }
 
-    /// Computes the next chunk of a prompt, and tells whose it was. A sequence ends with its prompt.
+    /// Computes the next chunk of a prompt and returns its sequence's id. A sequence ends with its prompt.
     fn next(scheduler: &mut Scheduler) -> u64 {
         let PromptChunk { index, rows, is_last } = scheduler.prompt_chunks().remove(0);
         scheduler.computed_to(index, rows.end);
@@ -131,8 +132,8 @@ mod tests {
         assert_eq!(order, [1, 2, 1, 3, 4, 1, 5, 6, 7, 1], "behind those who are in line, and no others");
     }
 
-    /// Computes a step's chunks and scores the prompts that end with them, whose answers are of one token. Others end with their
-    /// prompts. Tells whose they were.
+    /// Computes a step's chunks, and scores the prompts that end with them, whose answers have one token. Other sequences
+    /// end with their prompts. Returns the ids of the chunks' sequences.
     fn step(scheduler: &mut Scheduler) -> Vec<u64> {
         let chunks = scheduler.prompt_chunks();
         let ids = chunks.iter().map(|chunk| scheduler.running()[chunk.index].id.0).collect();
@@ -158,11 +159,11 @@ mod tests {
             assert!((0..8).all(|_| step(&mut scheduler).iter().all(|&id| id == 7)), "all score");
             scheduler.enqueue(sequence(9, 3_000, 10));
             admit_all(&mut scheduler);
-            // five of the prompts that are in line fit into a step, and 1,024 of the 3,000 tokens
+            // a step takes five of the prompts in line, or 1,024 of the 3,000 tokens
             let steps = (1..).find(|_| step(&mut scheduler).contains(&9)).unwrap();
             assert!(steps <= parts.div_ceil(5) + 1, "{parts} parts: begun in step {steps}");
             assert_eq!([9, 9], [0; 2].map(|_| step(&mut scheduler)[0]), "and goes on");
-            // nor do those wait whom others always come after
+            // scoring prompts do not wait either when others keep coming
             let mut scored = 0;
             for id in 100..130 {
                 scheduler.enqueue(sequence(id, 200, 10));
@@ -234,7 +235,7 @@ mod tests {
         assert_eq!(admit_all(&mut scheduler), [0, 1, 2]);
         scheduler.enqueue(of(1, 9, 2_000));
         admit_all(&mut scheduler);
-        // another client, which has had no turn since, is next
+        // next comes the other client, which has had no turn since
         assert_eq!([0; 4].map(|_| next(&mut scheduler)), [0, 9, 1, 9]);
     }
 }

@@ -1,4 +1,4 @@
-//! Systems that have devices, pipes and sockets among their files.
+//! Systems whose file trees contain devices, pipes and sockets.
 
 use super::super::locked::LockedFile;
 use super::super::regular::open_in_place;
@@ -8,7 +8,7 @@ use std::io::{Error, ErrorKind, Result};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-/// Makes opening wait for nobody at a pipe's other end, and stop at a link that is to be refused.
+/// Makes opening not wait for the other end of a pipe, and refuse a link if `links` says so.
 pub(in crate::files) fn prepare(options: &mut OpenOptions, links: Links) {
     let stop = match links {
         Links::Follow => 0,
@@ -17,7 +17,7 @@ pub(in crate::files) fn prepare(options: &mut OpenOptions, links: Links) {
     options.custom_flags(libc::O_NONBLOCK | stop);
 }
 
-/// What the metadata of something that is neither a file nor a folder tell of it.
+/// The kind of something that is neither a file nor a folder, from its metadata.
 pub(in crate::files) fn kind(metadata: &Metadata) -> &'static str {
     let kind = metadata.file_type();
     match () {
@@ -28,7 +28,7 @@ pub(in crate::files) fn kind(metadata: &Metadata) -> &'static str {
     }
 }
 
-/// Whether the open `file` is what lies at `path`.
+/// Whether the open `file` is the one at `path`.
 pub(in crate::files) fn is_at(file: &File, path: &Path) -> Result<bool> {
     let opened = file.metadata()?;
     match std::fs::metadata(path) {
@@ -46,29 +46,29 @@ pub(in crate::files) fn open_to_write_alone(
     lock_in_place(open_in_place(path, options)?, path)
 }
 
-/// Locks `file`, which was opened at `path`; None where somebody else has locked it, or has put another in its place
-/// meanwhile: what is written to a file without a name is lost.
+/// Locks `file`, which was opened at `path`. Returns `None` if it is already locked, or if another file has taken its
+/// place meanwhile: what is written to a file without a name is lost.
 fn lock_in_place(file: File, path: &Path) -> Result<Option<LockedFile>> {
     let Some(file) = LockedFile::try_lock(file)? else { return Ok(None) };
     Ok(is_at(&file, path)?.then_some(file))
 }
 
-/// Whether the system refuses to lock a regular file because it has no lock to give, and not because somebody else has it.
-/// `ENOTSUP` is what macOS says of most networks and of FUSE, `ENOLCK` what is said of NFS whose lock daemon does not run,
-/// `EINVAL` what file systems say that know no such call.
+/// Whether the system refuses to lock a regular file because it has no locks, and not because another process holds one.
+/// On macOS, most network file systems and FUSE return `ENOTSUP`. NFS returns `ENOLCK` if its lock daemon does not run.
+/// File systems without that call return `EINVAL`.
 pub(in crate::files) fn has_no_locks(error: &Error) -> bool {
-    /// `ENOTSUPP`, a number of the kernel's own that some file systems of clusters pass on.
+    /// `ENOTSUPP`, a kernel-internal number that some cluster file systems pass on.
     const ENOTSUPP: i32 = 524;
     let codes = [libc::ENOTSUP, libc::EOPNOTSUPP, libc::ENOSYS, libc::ENOLCK, libc::EINVAL, ENOTSUPP];
     error.kind() == ErrorKind::Unsupported || error.raw_os_error().is_some_and(|code| codes.contains(&code))
 }
 
-/// No name stands for a device by itself: metadata tell.
+/// Accepts every name: here no name stands for a device by itself, and the metadata show what a file is.
 pub(in crate::files) fn refuse_device_name(_: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Syncs `file` after a `refusal` of std's way to do it.
+/// Syncs `file` another way after std's way failed with `refusal`.
 #[cfg(target_os = "macos")]
 pub(in crate::files) fn sync_otherwise(file: &File, refusal: Error) -> Result<()> {
     if !is_refused_full_sync(&refusal) {
@@ -77,14 +77,14 @@ pub(in crate::files) fn sync_otherwise(file: &File, refusal: Error) -> Result<()
     Ok(rustix::io::retry_on_intr(|| rustix::fs::fsync(file))?)
 }
 
-/// There is no other way.
+/// There is no other way to sync a file than std's.
 #[cfg(not(target_os = "macos"))]
 pub(in crate::files) fn sync_otherwise(_: &File, refusal: Error) -> Result<()> {
     Err(refusal)
 }
 
-/// Whether a file system of macOS says that it cannot empty the disk's cache (`F_FULLFSYNC`), and not that the disk has
-/// failed: exFAT says `ENOTTY`, SMB and NTFS `ENOTSUP`, WebDAV `EINVAL`, FUSE any of them.
+/// Whether a file system of macOS reports that it cannot empty the disk's cache (`F_FULLFSYNC`), and not that the disk
+/// has failed: exFAT returns `ENOTTY`, SMB and NTFS `ENOTSUP`, WebDAV `EINVAL`, FUSE any of them.
 #[cfg(any(test, target_os = "macos"))]
 fn is_refused_full_sync(error: &Error) -> bool {
     let code = error.raw_os_error();
@@ -105,7 +105,7 @@ mod tests {
         let open = || open_in_place(&path, File::options().read(true).write(true)).unwrap();
         let first = lock_in_place(open(), &path).unwrap().unwrap();
         assert!(lock_in_place(open(), &path).unwrap().is_none());
-        // who has opened it gets the lock of a file that lies nowhere
+        // a process that opened the file earlier gets the lock of a file that no longer has a name
         let late = open();
         std::fs::write(&new, "new").unwrap();
         std::fs::rename(&new, &path).unwrap();

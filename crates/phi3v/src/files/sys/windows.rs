@@ -1,4 +1,4 @@
-//! Windows, where names stand for devices, and a lock keeps readers out too.
+//! Windows, where some names stand for devices, and a lock keeps readers out too.
 
 use same_file::Handle;
 use std::fs::{File, Metadata};
@@ -10,17 +10,18 @@ use {
     std::fs::OpenOptions, std::os::windows::fs::OpenOptionsExt,
 };
 
-/// Opening waits for nobody here, and no flag stops at a link without changing what is opened where there is none.
+/// Does nothing: opening never waits on Windows, and any flag that refuses links would also change how other files are
+/// opened.
 #[cfg(windows)]
 pub(in crate::files) fn prepare(_: &mut OpenOptions, _: Links) {}
 
-/// As [`LockedFile::open`]: not by a lock but by what others may open it for meanwhile.
+/// As [`LockedFile::open`]. Instead of a lock, limits how others may open the file meanwhile.
 #[cfg(windows)]
 pub(in crate::files) fn open_to_write_alone(
     path: &Path,
     options: &mut OpenOptions,
 ) -> Result<Option<LockedFile>> {
-    /// `FILE_SHARE_READ`: others may read it, and neither replace nor remove it.
+    /// `FILE_SHARE_READ`: others may read the file, but neither replace nor remove it.
     const SHARE: u32 = 1;
     /// `ERROR_SHARING_VIOLATION`.
     const TAKEN: i32 = 32;
@@ -31,25 +32,26 @@ pub(in crate::files) fn open_to_write_alone(
     }
 }
 
-/// Whether the system refuses to lock a file because its file system has no locks, and not because somebody else has it.
+/// Whether the system refuses to lock a file because its file system has no locks, and not because another process holds
+/// one.
 pub(in crate::files) fn has_no_locks(error: &Error) -> bool {
     /// `ERROR_INVALID_FUNCTION` and `ERROR_NOT_SUPPORTED`.
     const NONE: [i32; 2] = [1, 50];
     error.kind() == ErrorKind::Unsupported || error.raw_os_error().is_some_and(|code| NONE.contains(&code))
 }
 
-/// There is no other way to sync a file than std's, which has refused.
+/// There is no other way to sync a file than std's, which has failed.
 #[cfg(windows)]
 pub(in crate::files) fn sync_otherwise(_: &File, refusal: Error) -> Result<()> {
     Err(refusal)
 }
 
-/// What the metadata of something that is neither a file nor a folder tell of it.
+/// The kind of something that is neither a file nor a folder, from its metadata.
 pub(in crate::files) fn kind(metadata: &Metadata) -> &'static str {
     if metadata.is_symlink() { "a link" } else { "something else" }
 }
 
-/// Whether the open `file` is what lies at `path`.
+/// Whether the open `file` is the one at `path`.
 pub(in crate::files) fn is_at(file: &File, path: &Path) -> Result<bool> {
     match Handle::from_path(path) {
         Ok(found) => Ok(found == Handle::from_file(file.try_clone()?)?),
@@ -58,15 +60,15 @@ pub(in crate::files) fn is_at(file: &File, path: &Path) -> Result<bool> {
     }
 }
 
-/// Refuses the names that Windows keeps for devices, and the paths that lead to a device, a pipe or a whole volume.
+/// Refuses the names that Windows reserves for devices, and paths to a device, a pipe or a whole volume.
 pub(in crate::files) fn refuse_device_name(path: &Path) -> Result<()> {
     let text = path.to_string_lossy().replace('/', r"\").to_uppercase();
     let is_device = is_device_name(&text) || is_device_path(&text);
     if is_device { Err(Error::other("its name is one that Windows keeps for a device")) } else { Ok(()) }
 }
 
-/// Whether the last name of the path, in capitals, stands for the same device in every folder, on every drive (`C:nul`),
-/// and, but for Windows' newest versions, with any ending: `a\nul.png` too.
+/// Whether the last name of the path, in capitals, stands for the same device in every folder, on every drive (`C:nul`)
+/// and, except in the newest versions of Windows, with any ending, as in `a\nul.png`.
 fn is_device_name(path: &str) -> bool {
     let name = path.rsplit('\\').next().unwrap_or_default();
     let name = name.split_once(':').filter(|(drive, _)| drive.len() == 1).map_or(name, |(_, rest)| rest);
@@ -74,21 +76,21 @@ fn is_device_name(path: &str) -> bool {
     let numbered = ["COM", "LPT"].iter().find_map(|port| stem.strip_prefix(port));
     let is_port = numbered.is_some_and(|number| {
         let mut letters = number.chars();
-        // the raised digits count as digits there
+        // Windows counts the raised digits as digits there
         letters.next().is_some_and(|letter| letter.is_ascii_digit() || "¹²³".contains(letter))
             && letters.next().is_none()
     });
     is_port || ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"].contains(&stem)
 }
 
-/// Whether the path, in capitals, leads to where devices are, `\\.\` or `\\?\`, and there not into a volume or a share of
-/// files; or, of another machine's shares, to that of its pipes or mailslots.
+/// Whether the path, in capitals, leads into the namespace of devices, `\\.\` or `\\?\`, but not into a volume or a file
+/// share there; or into the pipes or mailslots of another machine.
 fn is_device_path(path: &str) -> bool {
     if path.starts_with(r"\\.\") {
         return true;
     }
     let root = path.strip_prefix(r"\\?\").or_else(|| path.strip_prefix(r"\??\"));
-    // with slashes for backslashes Windows follows `..` to beyond the volume
+    // in paths with slashes instead of backslashes, Windows follows `..` out of the volume
     if root.is_some_and(|root| root.split('\\').any(|name| name == "..")) {
         return true;
     }
@@ -103,7 +105,8 @@ fn is_device_path(path: &str) -> bool {
     ["PIPE", "MAILSLOT", "IPC$"].contains(&share.trim_end_matches(['.', ' ']))
 }
 
-/// Whether what follows `\\?\` is a path in a drive, `C:\`, or in a volume, `VOLUME{...}\`, and not one of these itself.
+/// Whether the rest after `\\?\` is a path in a drive, `C:\`, or in a volume, `VOLUME{...}\`, and not the drive or volume
+/// itself.
 fn is_in_volume(path: &str) -> bool {
     let Some((volume, _)) = path.split_once('\\') else {
         return false;
@@ -213,7 +216,7 @@ mod tests {
     fn a_file_system_without_locks_is_told_from_a_lock_that_is_taken() {
         let has_none = |code| has_no_locks(&Error::from_raw_os_error(code));
         assert!(has_none(1) && has_none(50));
-        // access denied, invalid handle, somebody else's file, somebody else's lock
+        // access denied, invalid handle, another process's file, another process's lock
         for code in [5, 6, 32, 33] {
             assert!(!has_none(code), "{code}");
         }
