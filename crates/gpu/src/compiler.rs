@@ -72,11 +72,11 @@ mod tests {
             panic!("{one:?}")
         };
         assert_eq!(Path::new(&dxc_path), file);
-        // another is another, though it has the same name
+        // another file of the same name is another compiler
         std::fs::write(&file, "another").unwrap();
         let another = within().unwrap();
         assert!(one.key() != another.key() && one.key() != Compiler::Fxc.key());
-        // which would be looked for in the folders of PATH
+        // a relative path, which would be searched for in the folders of PATH
         assert_eq!(Compiler::within(Path::new("")), None);
     }
 

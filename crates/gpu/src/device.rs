@@ -1,4 +1,4 @@
-//! An opened card: its buffers, and what goes wrong on it.
+//! An opened card: its buffers and its failures.
 
 use crate::GpuError;
 use crate::adapter::{Adapter, Choice, MatrixUnits, UNITS_FEATURES};

@@ -13,7 +13,7 @@ pub(crate) enum Kernel {
     Quantize,
     /// Normalizes rows and quantizes them.
     NormQuantize,
-    /// Product of up to 16 rows with a packed matrix, `rows` from one reading of it.
+    /// Product of up to 16 rows with a packed matrix; computes `rows` rows per reading of it.
     Few {
         format: Format,
         rows: u32,

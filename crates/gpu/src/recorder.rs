@@ -28,7 +28,7 @@ const ARENA_BYTES: usize = 4 << 20;
 
 /// Number of kernels after which work is submitted to an idle card.
 const KERNELS_FIRST: usize = 32;
-/// Number of kernels after which work is submitted to a busy card; also about the largest size of a submission.
+/// Number of kernels after which work is submitted to a busy card, and so the maximum of a submission.
 pub(crate) const KERNELS_NEXT: usize = 128;
 
 /// Maximum number of submissions in flight while more is recorded.

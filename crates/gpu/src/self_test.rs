@@ -556,7 +556,7 @@ mod tests {
         // other rows promise nothing, and neither do dense kernels, which sum in orders of their own
         assert_eq!(differs(&mut right, "a Q8 product of 20 rows", 6 * 64), None);
         assert_eq!(differs(&mut right, "a Bf16 product in F32, added, of 20 rows", 0), None);
-        // as matrix units that round their sums would
+        // as with matrix units that round their sums
         let mut units = many_rows(&gpu, &hold_of(&gpu)).unwrap();
         assert_eq!(first_other(&right, &units), None);
         for outcome in [

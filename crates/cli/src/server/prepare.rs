@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 /// A prompt with its images, ready for the engine, and the memory charged for it.
 pub struct Prompt {
-    /// Ids; the places of image number i hold -i.
+    /// Prompt ids; the places of image number i hold -i.
     pub input_ids: Vec<i64>,
     /// The images, in the order of the conversation.
     pub images: Vec<Arc<ImageInputs>>,

@@ -8,7 +8,7 @@ struct Numbers {
     first_col: u32, // of this part in the output
     epilogue: u32,
     has_bias: u32,
-    first_row: u32, // of this dispatch, where rows are many
+    first_row: u32, // of this dispatch, if rows are many
 }
 var<immediate> n: Numbers;
 @group(0) @binding(0) var<storage, read> w: array<u32>;

@@ -15,7 +15,7 @@ pub(super) struct AnswerLogprobs {
     tokenizer: Arc<Tokenizer>,
     /// The answer's text, ignoring stop texts.
     stream: DecodeStream,
-    /// Whether no token with text has come.
+    /// Whether no token with text has arrived yet.
     at_start: bool,
     /// Bytes of that text so far.
     made: usize,
@@ -118,7 +118,7 @@ impl AnswerLogprobs {
 
     /// Returns whether a token is not part of the text.
     fn is_hidden(&self, id: u32) -> bool {
-        // a blank alone is the one text that decoding drops
+        // a blank alone is the only text that decoding drops
         self.tokenizer.token_bytes(id) != b" " && self.tokenizer.decode(&[id], true).is_empty()
     }
 
