@@ -388,14 +388,15 @@ impl Opened {
     }
 
     /// Loads the model for a program that asks one question or many at a time, and does other things too. Its KV cache holds as
-    /// many answers as run together, as far as memory allows, and takes more than for one only while they do.
+    /// many answers as run together, as far as memory allows, and takes more than for one only while they do. A card, which takes
+    /// the memory of the whole cache at once, has room for one context.
     ///
     /// # Errors
     /// As for [`load`](Self::load).
     pub fn load_for_program(self, model: &ModelArgs) -> Result<Runtime, CliError> {
-        let running_max = self.device.sizes().few_rows_max;
+        let running_max = self.device.card().is_none().then(|| self.device.sizes().few_rows_max);
         self.load_with(model, |plan, options| {
-            let cache_tokens = plan.cache_tokens_of(running_max);
+            let cache_tokens = running_max.map_or(0, |running_max| plan.cache_tokens_of(running_max));
             EngineOptions { cache_tokens, cache_grows_to_keep: false, ..options }
         })
     }

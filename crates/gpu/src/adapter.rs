@@ -1,4 +1,4 @@
-//! The cards of this machine, and which one is meant.
+//! The graphics cards of this machine, and the choice among them.
 
 use crate::GpuError;
 use crate::compiler::Compiler;
@@ -6,16 +6,16 @@ use crate::kernel::SIDES;
 use crate::memory::Memory;
 use std::cmp::Reverse;
 
-/// What kind of device an adapter is.
+/// The kind of an adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AdapterKind {
     /// A card with memory of its own.
     Discrete,
     /// Part of the processor, whose memory it shares.
     Integrated,
-    /// The processor itself, as a driver for tests has it.
+    /// A software driver that runs on the processor itself, meant for tests.
     Software,
-    /// A card lent to a virtual machine, or of a kind that the driver does not tell.
+    /// A card passed to a virtual machine, or one whose driver does not report its kind.
     Other,
 }
 
@@ -35,57 +35,57 @@ impl std::fmt::Display for AdapterKind {
 pub struct MatrixUnits {
     /// Rows and columns of a tile.
     pub tile: u32,
-    /// Threads of the subgroup that has one.
+    /// Threads of the subgroup that holds a tile.
     pub lanes: u32,
-    /// Whether they are filled from arrays of vectors, as Metal's are not.
+    /// Whether tiles are loaded from arrays of vectors; Metal's are not.
     pub vectors: bool,
 }
 
 /// A card, before it is opened.
 #[derive(Clone, Debug)]
 pub struct Adapter {
-    /// Its number in [`adapters`], which tells two of one name apart.
+    /// Its index in [`adapters`], which distinguishes two cards of the same name.
     pub number: usize,
-    /// Its name, from the driver.
+    /// Its name, as the driver reports it.
     pub name: String,
     /// Its kind.
     pub kind: AdapterKind,
-    /// What it is driven by: Vulkan, Metal or Dx12.
+    /// Its API: Vulkan, Metal or Dx12.
     pub api: String,
     /// Name and version of its driver.
     pub driver: String,
-    /// Bytes of its own memory, or of what it shares, where the driver tells.
+    /// Bytes of its own memory, or of the memory it shares, if the driver reports it.
     pub memory_bytes: Option<u64>,
-    /// Bytes of that which can be had for sure at this moment, where the driver tells.
+    /// Bytes of that memory that are certainly available now, if the driver reports it.
     pub available_bytes: Option<u64>,
-    /// Largest buffer that a kernel can see.
+    /// Bytes of the largest buffer that a kernel can bind.
     pub binding_bytes_max: u64,
-    /// Memory of a workgroup.
+    /// Bytes of workgroup memory.
     pub workgroup_bytes: u32,
     /// Matrix units that the kernels can use.
     pub matrix_units: Option<MatrixUnits>,
-    /// What compiles its kernels, where that is no part of its driver.
+    /// The compiler of its kernels, if that is not part of its driver.
     pub(crate) compiler: Option<Compiler>,
     pub(crate) raw: wgpu::Adapter,
 }
 
-/// Which card is meant.
+/// Selects a card.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// The best there is: a discrete one before an integrated one, and of two the one with more memory; never software.
+    /// The best card: a discrete one before an integrated one, and of two the one with more memory; never software.
     #[default]
     Best,
-    /// By its number in [`adapters`], from 0.
+    /// By its index in [`adapters`], from 0.
     Number(usize),
-    /// The first whose name has this in it, whatever the case.
+    /// The first card whose name contains this text, ignoring case.
     Name(String),
 }
 
-/// All cards of this machine, the best first; none where no driver is installed.
+/// Returns all cards of this machine, the best first; empty if no driver is installed.
 #[must_use]
 pub fn adapters() -> Vec<Adapter> {
     let backends = if cfg!(target_os = "windows") {
-        // both show the same cards, and Vulkan's drivers are the ones that the kernels are tried on
+        // both show the same cards, and the kernels are tested on Vulkan's drivers
         [wgpu::Backends::VULKAN, wgpu::Backends::DX12]
     } else {
         [wgpu::Backends::VULKAN, wgpu::Backends::METAL]
@@ -107,7 +107,7 @@ pub fn adapters() -> Vec<Adapter> {
     adapters
 }
 
-/// What one of wgpu's backends shows, by the first compiler with which it shows anything.
+/// Returns the adapters of one of wgpu's backends, using the first compiler with which it finds any.
 fn adapters_of(backend: wgpu::Backends) -> Vec<Adapter> {
     let compilers = match backend {
         wgpu::Backends::DX12 => Compiler::all().into_iter().map(Some).collect(),
@@ -118,13 +118,14 @@ fn adapters_of(backend: wgpu::Backends) -> Vec<Adapter> {
 }
 
 fn adapters_by(backend: wgpu::Backends, compiler: Option<Compiler>) -> Vec<Adapter> {
-    // another than wgpu's choice in any case, which is Windows's: see `compiler.rs`
+    // in any case not wgpu's default, which leaves the search for the compiler to Windows: see `compiler.rs`
     let dx12 = compiler.as_ref().unwrap_or(&Compiler::Fxc).options();
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
         backends: backend,
-        // no validation layers: they are for shaders under work, and write to stderr where they are missing
+        // no validation layers: they are for shaders under development, and write to stderr if they are missing
         flags: wgpu::InstanceFlags::empty(),
-        // wgpu would refuse past them what it makes for itself to send a step's words, and count the card for lost: `Device` asks
+        // with thresholds, wgpu would refuse its own staging buffers for a step's words and declare the device lost;
+        // `Device` checks the memory itself
         memory_budget_thresholds: wgpu::MemoryBudgetThresholds::default(),
         backend_options: wgpu::BackendOptions { dx12, ..Default::default() },
         ..wgpu::InstanceDescriptor::new_without_display_handle()
@@ -150,7 +151,7 @@ impl Adapter {
         let limits = raw.limits();
         let memory = crate::memory::of(&raw);
         Self {
-            // known when all are sorted
+            // set once all are sorted
             number: 0,
             name: info.name.trim().to_owned(),
             kind: match info.device_type {
@@ -171,14 +172,15 @@ impl Adapter {
         }
     }
 
-    /// Whether it has memory of its own.
+    /// Returns whether the card has memory of its own.
     #[must_use]
     pub fn has_own_memory(&self) -> bool {
         matches!(self.kind, AdapterKind::Discrete | AdapterKind::Other)
     }
 }
 
-/// Name and version of its driver; on Metal, which tells neither, of the system that it is part of.
+/// Returns name and version of the driver. Metal reports neither; there, returns the version of the system that it is
+/// part of.
 fn driver(info: &wgpu::AdapterInfo) -> String {
     let told = format!("{} {}", info.driver, info.driver_info).trim().to_owned();
     if told.is_empty() && cfg!(target_vendor = "apple") {
@@ -188,33 +190,36 @@ fn driver(info: &wgpu::AdapterInfo) -> String {
     told
 }
 
-/// The build in a `SystemVersion.plist`, which every update changes.
+/// Returns the build in a `SystemVersion.plist`, which every update changes.
 fn build_of(plist: &str) -> Option<&str> {
     let (_, rest) = plist.split_once("<key>ProductBuildVersion</key>")?;
     let (_, rest) = rest.split_once("<string>")?;
     rest.split_once("</string>").map(|(build, _)| build)
 }
 
-/// What the kernels can number of a buffer: they count its words by u32, and step past the last by at most 256.
+/// The largest buffer that the kernels can address: they index its words by u32, and step at most 256 words past the
+/// last.
 const BINDING_BYTES_MAX: u64 = (1 << 34) - 4 * 256;
 
-/// What wgpu tells a kernel of a buffer's size on Metal, in 32 bits: of a larger one it would leave out the rest, and say nothing.
+/// The largest buffer on Metal: wgpu passes the size to a kernel in 32 bits, and would silently cut off the rest of a
+/// larger one.
 const METAL_BINDING_BYTES_MAX: u64 = u32::MAX as u64 / 16 * 16;
 
-/// Largest buffer that a kernel can see.
+/// Returns the bytes of the largest buffer that a kernel can bind.
 fn binding_bytes_max(backend: wgpu::Backend, limits: &wgpu::Limits) -> u64 {
     let most = if backend == wgpu::Backend::Metal { METAL_BINDING_BYTES_MAX } else { BINDING_BYTES_MAX };
     limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(most)
 }
 
-/// What the kernel for matrix units is made of.
+/// Features that the kernel for matrix units needs.
 pub(crate) const UNITS_FEATURES: wgpu::Features =
     wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16);
-/// Workgroup memory of the kernel for matrix units of 8 and of 16.
+/// Bytes of workgroup memory of the kernel for matrix units with tiles of 8 and of 16.
 pub(crate) const UNITS_WORKGROUP_BYTES: [u32; 2] = [31_744, 41_984];
 
-/// Threads of a subgroup, where that is known, for which thread is in which subgroup the kernel has to know: where all are of one
-/// size, and on Metal, where wgpu names the sizes that any card may have, but those with matrix units have 32.
+/// Returns the threads of a subgroup, if that is known; the kernel must know which thread is in which subgroup. It is
+/// known if all subgroups have the same size. On Metal, wgpu reports the sizes of all possible cards, but those with
+/// matrix units have 32.
 fn lanes(info: &wgpu::AdapterInfo) -> Option<u32> {
     match info.backend {
         wgpu::Backend::Metal => Some(32),
@@ -237,7 +242,7 @@ fn matrix_units(raw: &wgpu::Adapter, info: &wgpu::AdapterInfo, limits: &wgpu::Li
     Some(MatrixUnits { tile, lanes, vectors: info.backend != wgpu::Backend::Metal })
 }
 
-/// Whether a workgroup of the kernel is one that a card with these limits has.
+/// Returns whether a workgroup of the kernel for matrix units fits the limits of a card.
 fn fits_workgroups(tile: u32, lanes: u32, limits: &wgpu::Limits) -> bool {
     let bytes = match tile {
         8 => UNITS_WORKGROUP_BYTES[0],
@@ -252,7 +257,7 @@ fn fits_workgroups(tile: u32, lanes: u32, limits: &wgpu::Limits) -> bool {
         && threads <= limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x)
 }
 
-/// The card that `choice` means.
+/// Returns the card that `choice` selects.
 pub(crate) fn choose(choice: &Choice) -> Result<Adapter, GpuError> {
     let mut all = adapters();
     if all.is_empty() {
@@ -272,7 +277,7 @@ pub(crate) fn choose(choice: &Choice) -> Result<Adapter, GpuError> {
     }
 }
 
-/// Why none of the cards that are there is meant.
+/// Returns why no card matches the choice.
 fn missing(choice: &Choice, all: &[Adapter]) -> GpuError {
     let name = |(i, adapter): (usize, &Adapter)| format!("gpu:{i} {}", adapter.name);
     let found = all.iter().enumerate().map(name).collect();

@@ -1,5 +1,5 @@
-//! Attention: few rows by a workgroup for every 256 keys, many by one for 16 rows; no more of either at once than the card shall be
-//! busy with.
+//! Attention. Few rows use one workgroup per 256 keys of a row, many rows one workgroup per 16 rows. No dispatch has
+//! more of either than the card may be busy with at a time.
 
 use crate::backend::Gpu;
 use crate::batch::{GpuBatch, TILE_ROWS};
@@ -11,21 +11,21 @@ use phi3v_kernels::{BackendError, FullAttention, Heads, KV_BLOCK_TOKENS, KvForma
 
 /// Tokens of a chunk, `CHUNK_BLOCKS` of `softmax.wgsl`.
 const CHUNK_TOKENS: usize = 4 * KV_BLOCK_TOKENS;
-/// Most bytes of chunks between the two kernels for few rows.
+/// Maximum bytes of chunks passed between the two kernels for few rows.
 const CHUNKS_BYTES: usize = 32 << 20;
-/// Most rows or tiles of a dispatch.
+/// Maximum rows or tiles of a dispatch.
 const AT_ONCE_MAX: usize = 32_768;
 
-/// By what scores are multiplied.
+/// Returns the factor by which scores are multiplied.
 fn scale(dim: usize) -> u32 {
     (1.0 / (dim as f32).sqrt()).to_bits()
 }
 
-/// How rows of short spans, `entries` of up to `tokens` tokens, are cut into dispatches.
+/// How `entries` rows of short spans, which see up to `tokens` tokens, are split into dispatches.
 pub(crate) struct FewCut {
     /// Chunks of keys of a row.
     chunks: usize,
-    /// Bytes that the chunks of a row leave for `join.wgsl`.
+    /// Bytes that the chunks of a row pass to `join.wgsl`.
     entry_bytes: usize,
     /// Rows of a dispatch.
     pub(crate) at_once: usize,
@@ -35,38 +35,39 @@ impl FewCut {
     pub(crate) fn new(heads: Heads, tokens: usize, entries: usize, work_max: u64) -> Self {
         let chunks = tokens.div_ceil(CHUNK_TOKENS);
         let entry_bytes = value_bytes(heads.query * chunks, heads.dim + 2);
-        // not so many at once that their chunks take much memory, nor more than a dispatch can have or the card shall be busy with
+        // limited by the memory for the chunks, by the size of a dispatch, and by the time the card may be busy
         let by_work = work_max / Self::row_cost(heads, tokens).max(1);
         let by_work = usize::try_from(by_work).unwrap_or(usize::MAX);
         let most = (CHUNKS_BYTES / entry_bytes.max(1)).min(by_work).clamp(1, AT_ONCE_MAX);
         Self { chunks, entry_bytes, at_once: most.min(entries) }
     }
 
-    /// What a row costs, as the pace counts.
+    /// Returns the cost of a row, in the units of the pace.
     pub(crate) fn row_cost(heads: Heads, tokens: usize) -> u64 {
         let kernel = Kernel::AttendFew { format: KvFormat::F32 };
         2 * (tokens * heads.query * heads.dim) as u64 * kernel.cost()
     }
 
-    /// Bytes between the two kernels.
+    /// Returns the bytes passed between the two kernels.
     pub(crate) fn scratch_bytes(&self) -> usize {
         self.at_once * self.entry_bytes
     }
 
-    /// Workgroups of the kernel that makes the chunks of `count` rows, and of the one that joins them.
+    /// Returns the workgroups of the kernel that makes the chunks of `count` rows, and of the one that joins them.
     pub(crate) fn grids(&self, heads: Heads, count: usize) -> [[usize; 3]; 2] {
         [[heads.query, self.chunks, count], [heads.query, count, 1]]
     }
 }
 
-/// Tiles of rows that see up to `tokens` tokens in a dispatch: no more than the card shall be busy with.
+/// Returns the number of tiles in a dispatch whose rows see up to `tokens` tokens, limited by the time the card may be
+/// busy.
 pub(crate) fn tiles_at_once(heads: Heads, tokens: usize, work_max: u64) -> usize {
     let keys = tokens.next_multiple_of(KV_BLOCK_TOKENS);
     let tile_work = 2 * (keys * TILE_ROWS * heads.query * heads.dim) as u64;
     (work_max / (tile_work * Kernel::AttendFull.cost()).max(1)).clamp(1, AT_ONCE_MAX as u64) as usize
 }
 
-/// Tiles of an attention within groups of `group` rows.
+/// Returns the number of tiles of an attention within groups of `group` rows.
 pub(crate) fn full_tiles(rows: usize, group: usize) -> usize {
     rows / group * group.div_ceil(TILE_ROWS)
 }
@@ -117,7 +118,7 @@ impl Gpu {
                 numbers: &[cols, dim_, query_heads, group_, rounded, scale(dim), first as u32],
                 grid: [query, count, 1],
                 reads: 0,
-                // all rows, by the share of these tiles
+                // these tiles' share of the work for all rows
                 work: (2 * q.rows * group * query * dim * count / tiles) as u64,
             };
             recorder.dispatch(&self.device, &dispatch);
@@ -125,7 +126,7 @@ impl Gpu {
     }
 }
 
-/// One causal attention.
+/// A causal attention.
 struct Causal<'a> {
     gpu: &'a Gpu,
     qkv: &'a GpuTensor,
@@ -140,12 +141,12 @@ impl Causal<'_> {
         Bound::Buffer(&self.pool.layers[self.layer])
     }
 
-    /// Whether long spans go by tiles; heads too large for that go row by row.
+    /// Returns whether long spans are processed by tiles; heads too large for that are processed row by row.
     fn by_tiles(&self) -> bool {
         self.pool.layout.heads.dim <= MANY_DIM_MAX
     }
 
-    /// Rows of short spans, and those of all spans where heads are large.
+    /// Attends for rows of short spans, and for rows of all spans if heads are large.
     fn few(&self, recorder: &mut Recorder) -> Result<(), BackendError> {
         let heads = self.pool.layout.heads;
         let Heads { query, key_value, dim } = heads;
@@ -158,7 +159,7 @@ impl Causal<'_> {
         let (Some(buffer), 1..) = (&self.batch.buffer, entries) else { return Ok(()) };
         let cut = FewCut::new(heads, tokens, entries, self.gpu.device.pace.work_max());
         let [qkv, batch, out] = [&self.qkv.buffer, buffer, &self.out.buffer].map(Bound::Buffer);
-        // a single chunk is the result
+        // a single chunk is already the result
         let is_joined = cut.chunks > 1;
         let mut to = out;
         if is_joined {
@@ -171,7 +172,7 @@ impl Causal<'_> {
             let [grid, join_grid] = cut.grids(heads, count);
             let numbers = [self.qkv.cols, dim, query, key_value, first, cut.chunks].map(|v| v as u32);
             let [cols, dim_, query_heads, kv_heads, first_, chunks_] = numbers;
-            // the blocks of all, by the share of these rows
+            // these rows' share of the blocks of all
             let blocks = self.batch.few_blocks * count as u64 / entries as u64;
             recorder.dispatch(
                 &self.gpu.device,
@@ -199,7 +200,8 @@ impl Causal<'_> {
         Ok(())
     }
 
-    /// Rows of long spans, a tile of 16 to a workgroup; after many tokens no more of them at once than the card shall be busy with.
+    /// Attends for rows of long spans, one workgroup per tile of 16. A dispatch after many tokens is limited by the
+    /// time the card may be busy.
     fn many(&self, recorder: &mut Recorder) {
         let Heads { query, key_value, dim } = self.pool.layout.heads;
         let GpuBatch { entries, tiles, tokens, tile_blocks, .. } = *self.batch;
@@ -209,7 +211,7 @@ impl Causal<'_> {
             let count = at_once.min(tiles - first);
             let numbers = [self.qkv.cols, dim, query, key_value, 4 * (entries + first)].map(|v| v as u32);
             let [cols, dim_, heads, kv_heads, first] = numbers;
-            // the blocks of all, by the share of these tiles
+            // these tiles' share of the blocks of all
             let blocks = tile_blocks * count as u64 / tiles as u64;
             let dispatch = Dispatch {
                 kernel: Kernel::AttendMany { format: self.pool.layout.format },

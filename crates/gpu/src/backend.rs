@@ -1,4 +1,4 @@
-//! [`Gpu`]: the operations of [`Backend`], each in a module of its own.
+//! [`Gpu`]: the operations of [`Backend`], implemented in one module each.
 
 use crate::adapter::choose;
 use crate::device::{Device, GpuOptions};
@@ -18,26 +18,26 @@ use phi3v_kernels::{
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What suits cards: all tiles of a picture at once (16 and the global view), and a prompt in few pieces.
+/// Sizes for cards: all tiles of a picture at once (16 and the global view), and a prompt in few pieces.
 pub(crate) const SIZES: Sizes = Sizes { few_rows_max: FEW_ROWS_MAX, tiles_at_once: 17, prefill_chunk: 2048 };
-/// Bytes that a buffer must be able to have for these: the tower's widest tensor has 161 MB.
+/// The buffer size that a card must support for these sizes: the tower's widest tensor has 161 MB.
 pub(crate) const LARGE_BYTES: u64 = 256 << 20;
-/// What suits a processor that plays a card, one whose memory is the host's, and one that sees little of it at a time.
+/// Sizes for software drivers, for cards that use the host's memory, and for cards that can bind only small buffers.
 pub(crate) const SIZES_SMALL: Sizes =
     Sizes { few_rows_max: FEW_ROWS_MAX, tiles_at_once: 4, prefill_chunk: 1024 };
 
-/// A graphics card. See the crate's introduction.
+/// A graphics card. See the crate documentation.
 pub struct Gpu {
     pub(crate) device: Device,
     recorder: Mutex<Recorder>,
-    /// Why matrix units are left out that the card has.
+    /// Why the card's matrix units are not used.
     pub(crate) units_fault: Option<String>,
-    /// What its kernels did when they were tried.
+    /// Results of the kernels' self-test.
     pub(crate) found: Found,
 }
 
 impl Gpu {
-    /// Opens the card that `options` choose and tries its kernels.
+    /// Opens the card that `options` select and tests its kernels.
     ///
     /// # Errors
     /// [`GpuError`], see its variants.
@@ -45,7 +45,7 @@ impl Gpu {
         Self::open(choose(&options.choice)?, options)
     }
 
-    /// Opens a card and tries its kernels. Where those for matrix units fail, the card runs without them, see
+    /// Opens a card and tests its kernels. If those for matrix units fail, the card runs without them; see
     /// [`matrix_units_fault`](Self::matrix_units_fault).
     ///
     /// # Errors
@@ -54,7 +54,7 @@ impl Gpu {
         crate::units::open(&adapter, options)
     }
 
-    /// Opens the card without trying its kernels.
+    /// Opens the card without testing its kernels.
     pub(crate) fn untested(adapter: Adapter, options: &GpuOptions) -> Result<Self, GpuError> {
         let device = Device::open(adapter, options)?;
         let open_error =
@@ -63,47 +63,47 @@ impl Gpu {
         Ok(Self { recorder: Mutex::new(recorder), units_fault: None, found: Found::default(), device })
     }
 
-    /// The card.
+    /// Returns the card.
     #[must_use]
     pub fn adapter(&self) -> &Adapter {
         &self.device.adapter
     }
 
-    /// Whether products of many rows go through matrix units.
+    /// Returns whether products of many rows use matrix units.
     #[must_use]
     pub fn uses_matrix_units(&self) -> bool {
         self.device.used_units().is_some()
     }
 
-    /// What products of many rows take by matrix units and without, where the card has some that compute rightly: the faster
-    /// kernel makes them, unless [`GpuOptions::use_units`] says otherwise.
+    /// Returns the time of products of many rows with and without matrix units, if the card has some that compute
+    /// correctly. The faster kernel is used, unless [`GpuOptions::use_units`] says otherwise.
     #[must_use]
     pub fn many_rows_times(&self) -> Option<ManyRowsTimes> {
         self.found.times
     }
 
-    /// What went wrong with matrix units that the card has, where that is why they are left out: the first operation whose
-    /// result was wrong, or what the driver said.
+    /// Returns why the card's matrix units are not used, if they failed: the first operation with a wrong result, or
+    /// the driver's message.
     #[must_use]
     pub fn matrix_units_fault(&self) -> Option<&str> {
         self.units_fault.as_deref()
     }
 
-    /// The first operation whose rows have other bits by one kernel than by another, where that was found: an answer may then
-    /// depend on how many rows are computed at a time. `None` where all that is promised holds.
+    /// Returns the first operation found whose rows have different bits in one kernel than in another: an answer may
+    /// then depend on how many rows are computed at once. `None` if all promised bits agree.
     #[must_use]
     pub fn bits_differ(&self) -> Option<&str> {
         self.found.bits_differ.as_deref()
     }
 
-    /// What was recorded since the card was opened.
+    /// Returns the counts since the card was opened.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.recorder().counts()
     }
 
-    /// What each kernel took since this was last asked, the longest first; nothing unless
-    /// [`GpuOptions::timestamps`] is set. Kernels that were recorded and not waited for are not in it.
+    /// Returns the time of each kernel since the last call, the longest first; empty unless [`GpuOptions::timestamps`]
+    /// is set. Kernels that were recorded but not waited for are not included.
     #[must_use]
     pub fn take_kernel_times(&self) -> Vec<KernelTime> {
         self.recorder().take_times()
@@ -132,7 +132,7 @@ impl Backend for Gpu {
             Some(available_bytes) if self.device.adapter.has_own_memory() => {
                 DeviceMemory::Own { available_bytes }
             }
-            // often half of the host's
+            // often half of the host's memory
             Some(available_bytes) => DeviceMemory::Shared { available_bytes },
             None => DeviceMemory::Host,
         }

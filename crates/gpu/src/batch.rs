@@ -1,5 +1,5 @@
-//! Whose rows a batch has and where their keys and values live, as the kernels read it: one buffer of words, written once a
-//! step.
+//! The rows of a batch and the location of their keys and values, in the layout the kernels read: one buffer of words,
+//! written once per step.
 //!
 //! | words | what |
 //! |---|---|
@@ -14,7 +14,7 @@ use phi3v_kernels::{BackendError, KV_BLOCK_TOKENS, Span};
 /// Rows of a tile of `attend_many.wgsl`.
 pub(crate) const TILE_ROWS: usize = 16;
 
-/// See [`phi3v_kernels::Backend::Batch`]. Memory is kept from step to step.
+/// See [`phi3v_kernels::Backend::Batch`]. The memory is reused from step to step.
 #[derive(Default)]
 pub struct GpuBatch {
     pub(crate) buffer: Option<Buffer>,
@@ -24,13 +24,13 @@ pub struct GpuBatch {
     /// Of these, rows of short spans, which come first.
     pub(crate) few: usize,
     pub(crate) tiles: usize,
-    /// Most tokens that a row of a short span sees.
+    /// Maximum number of tokens that a row of a short span sees.
     pub(crate) few_tokens: usize,
-    /// Most tokens that any row sees.
+    /// Maximum number of tokens that any row sees.
     pub(crate) tokens: usize,
-    /// Blocks seen by all rows of short spans together.
+    /// Number of blocks that all rows of short spans see, in total.
     pub(crate) few_blocks: u64,
-    /// Blocks seen by all tiles together.
+    /// Number of blocks that all tiles see, in total.
     pub(crate) tile_blocks: u64,
 }
 
@@ -85,7 +85,7 @@ impl GpuBatch {
     }
 }
 
-/// Asserts that no block stands twice among those that a batch writes.
+/// Asserts that no block occurs twice among those that a batch writes.
 fn assert_distinct(spans: &[Span<'_>]) {
     let written = |span: &Span<'_>| {
         let end = span.past + span.rows.len();
@@ -104,7 +104,7 @@ impl Gpu {
         let large_enough = batch.buffer.take().filter(|buffer| buffer.size() >= bytes as u64);
         let buffer = match large_enough {
             Some(buffer) => buffer,
-            // a sequence grows by a block every 64 tokens: not each time a new buffer
+            // a sequence grows by a block every 64 tokens; this avoids a new buffer each time
             None => self.recorder().new_buffer(&self.device, bytes.next_power_of_two().max(4096))?,
         };
         self.recorder().write(&self.device, bytemuck::cast_slice(&batch.words), &buffer, 0)?;
@@ -125,7 +125,7 @@ mod tests {
             Span { rows: 19..19, past: 0, blocks: &[] },
         ];
         let mut batch = GpuBatch::default();
-        // what an earlier batch leaves is forgotten
+        // the remains of an earlier batch are forgotten
         for _ in 0..2 {
             batch.lay_out(&spans);
             assert_eq!((batch.entries, batch.few, batch.tiles, batch.few_tokens), (19, 1, 2, 129));

@@ -1,13 +1,13 @@
-//! A buffer on the card, which tells when it is gone.
+//! A buffer on the card, which reports when it is dropped.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Numbers of buffers that are gone, for those who keep something by them.
+/// Numbers of dropped buffers, for code that keeps data by those numbers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Gone(Arc<Mutex<Vec<u64>>>);
 
 impl Gone {
-    /// What has gone since the last call.
+    /// Returns the buffers dropped since the last call.
     pub(crate) fn take(&self) -> Vec<u64> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -30,12 +30,12 @@ impl Buffer {
         &self.raw
     }
 
-    /// A number that no other buffer of its device has.
+    /// Returns a number that no other buffer of its device has.
     pub(crate) fn number(&self) -> u64 {
         self.number
     }
 
-    /// Bytes.
+    /// Returns the size in bytes.
     pub(crate) fn size(&self) -> u64 {
         self.raw.size()
     }

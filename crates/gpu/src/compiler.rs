@@ -1,5 +1,6 @@
-//! What compiles kernels for DirectX 12. Left to itself wgpu has Windows look for `dxcompiler.dll`, in the current folder and those of
-//! `PATH` too, where anybody may have put one: so it is named by its whole path, beside the program, or not at all.
+//! The compilers of kernels for DirectX 12. By default wgpu lets Windows search for `dxcompiler.dll`, also in the
+//! current folder and in those of `PATH`, where anybody may have put one. So the compiler is named by its full path,
+//! next to the program, or not used.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -7,36 +8,37 @@ use std::time::SystemTime;
 /// A compiler of kernels for DirectX 12.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Compiler {
-    /// Microsoft's newer one, as a file of the user's.
+    /// Microsoft's newer compiler, as a file of the user.
     Dxc {
-        /// Its whole path.
+        /// Its full path.
         path: String,
-        /// Bytes of the file.
+        /// Size of the file in bytes.
         bytes: u64,
         modified: Option<SystemTime>,
     },
-    /// The older one, which is part of Windows.
+    /// The older compiler, which is part of Windows.
     Fxc,
 }
 
 impl Compiler {
-    /// Those there are, the better one first; should wgpu refuse it, as where it is too old, the next is to be taken.
+    /// Returns the available compilers, the better one first. If wgpu refuses it, for example as too old, the next is
+    /// used.
     pub(crate) fn all() -> Vec<Self> {
         let folder = std::env::current_exe().ok().and_then(|program| program.parent().map(Path::to_owned));
         folder.and_then(|folder| Self::within(&folder)).into_iter().chain([Self::Fxc]).collect()
     }
 
-    /// The newer one, where its file lies in `folder`.
+    /// Returns the newer compiler if its file is in `folder`.
     fn within(folder: &Path) -> Option<Self> {
         let path: PathBuf = folder.join("dxcompiler.dll");
-        // what is not absolute Windows looks for elsewhere
+        // Windows searches for a relative path in other folders
         let metadata = path.is_absolute().then(|| path.metadata().ok())??;
         let (bytes, modified) = (metadata.len(), metadata.modified().ok());
         let path = path.to_str().filter(|_| metadata.is_file())?.to_owned();
         Some(Self::Dxc { path, bytes, modified })
     }
 
-    /// How wgpu is told.
+    /// Returns wgpu's options for this compiler.
     pub(crate) fn options(&self) -> wgpu::Dx12BackendOptions {
         let shader_compiler = match self {
             Self::Dxc { path, .. } => wgpu::Dx12Compiler::DynamicDxc { dxc_path: path.clone() },
@@ -45,7 +47,7 @@ impl Compiler {
         wgpu::Dx12BackendOptions { shader_compiler, ..Default::default() }
     }
 
-    /// What tells it from another, for what is kept of kernels that it compiled.
+    /// Returns a key that distinguishes compilers in the cache of compiled kernels.
     pub(crate) fn key(&self) -> String {
         format!("{self:?}")
     }
@@ -70,11 +72,11 @@ mod tests {
             panic!("{one:?}")
         };
         assert_eq!(Path::new(&dxc_path), file);
-        // another is another, though it has the same name
+        // another file of the same name is another compiler
         std::fs::write(&file, "another").unwrap();
         let another = within().unwrap();
         assert!(one.key() != another.key() && one.key() != Compiler::Fxc.key());
-        // which would be looked for in the folders of PATH
+        // a relative path, which would be searched for in the folders of PATH
         assert_eq!(Compiler::within(Path::new("")), None);
     }
 

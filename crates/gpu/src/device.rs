@@ -1,4 +1,4 @@
-//! An opened card: its buffers, and what goes wrong on it.
+//! An opened card: its buffers and its failures.
 
 use crate::GpuError;
 use crate::adapter::{Adapter, Choice, MatrixUnits, UNITS_FEATURES};
@@ -14,51 +14,54 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Whether products of many rows go through matrix units, where a card has some that compute rightly. The bits are the same.
+/// Whether products of many rows use matrix units, if a card has some that compute correctly. The bits are the same
+/// either way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UseUnits {
-    /// Where they are faster than integer products without them, which is measured once for a card and driver.
+    /// If they are faster than integer products without them, which is measured once for each card and driver.
     #[default]
     IfFaster,
-    /// Nowhere.
+    /// Never used.
     Never,
-    /// Also where they are slower, for tests and benchmarks.
+    /// Used even if they are slower; for tests and benchmarks.
     Always,
 }
 
-/// How the GPU backend shall run.
+/// Options of the GPU backend.
 #[derive(Clone, Debug, Default)]
 pub struct GpuOptions {
-    /// Which card, where [`Gpu::new`](crate::Gpu::new) is to find it.
+    /// The card, if [`Gpu::new`](crate::Gpu::new) is to find it.
     pub choice: Choice,
-    /// Folder for compiled kernels and what the self-test found, per card and driver; nothing is kept if `None`.
+    /// Folder for compiled kernels and the results of the self-test, per card and driver; nothing is stored if `None`.
     pub cache: Option<PathBuf>,
-    /// Whether products of many rows go through matrix units.
+    /// Whether products of many rows use matrix units.
     pub use_units: UseUnits,
-    /// Measures each kernel by timestamps, see [`Gpu::take_kernel_times`](crate::Gpu::take_kernel_times): for benchmarks. Costs
-    /// nothing where it is off.
+    /// Measures each kernel by timestamps, for benchmarks; see
+    /// [`Gpu::take_kernel_times`](crate::Gpu::take_kernel_times). Costs nothing if off.
     pub timestamps: bool,
-    /// Most bytes of a buffer that a kernel sees, where that shall be less than the card allows; for tests.
+    /// Limits the bytes of a buffer that a kernel binds below the card's own limit; for tests.
     pub binding_bytes_max: Option<u64>,
-    /// Most bytes that are taken from the driver for buffers of 1 MB and more, where that shall be less than the card has; for tests, and
-    /// only on cards whose driver is Vulkan's or DirectX 12's.
+    /// Limits the bytes taken from the driver for buffers of 1 MB and more below the card's memory; for tests, and only
+    /// on cards with a Vulkan or DirectX 12 driver.
     pub memory_bytes_max: Option<u64>,
-    /// Multiplications after which the card is told to begin, where they shall not depend on how fast it is; for tests.
+    /// Fixes the number of multiplications after which work is submitted, instead of adapting it to the card's speed;
+    /// for tests.
     pub work_max: Option<u64>,
-    /// Notices a submission that failed on cards whose driver tells too, as it is with Metal; for tests.
+    /// Detects failed submissions by counting, as on Metal, also on cards whose driver reports them; for tests.
     pub count_submissions: bool,
-    /// Counts barriers in [`Counts`](crate::Counts): for tests.
+    /// Counts barriers in [`Counts`](crate::Counts); for tests.
     pub count_barriers: bool,
 }
 
-/// The first thing that went wrong, from whichever thread the driver tells.
+/// The first failure, reported by the driver from any thread.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Failure(Arc<Mutex<Option<Failed>>>);
 
 #[derive(Debug)]
 struct Failed {
     reason: String,
-    /// Whether something is not as the driver wants it, which will be so at the next start: a kernel, for all else is checked.
+    /// Whether the driver rejected a kernel, which will happen again at the next start; everything else is validated
+    /// beforehand.
     is_refusal: bool,
 }
 
@@ -71,18 +74,18 @@ impl Failure {
         self.failed().get_or_insert(Failed { reason, is_refusal: false });
     }
 
-    /// An error that nobody waits for.
+    /// Records an error that nobody waits for.
     fn set_error(&self, error: &wgpu::Error) {
         let is_refusal = !matches!(error, wgpu::Error::OutOfMemory { .. });
         self.failed().get_or_insert(Failed { reason: error.to_string(), is_refusal });
     }
 
-    /// That the card was lost, of which whatever went wrong before may be a consequence.
+    /// Records that the card was lost. Replaces earlier errors, which may be consequences of the loss.
     fn set_lost(&self, reason: String) {
         *self.failed() = Some(Failed { reason, is_refusal: false });
     }
 
-    /// Whether the driver refused a kernel.
+    /// Returns whether the driver rejected a kernel.
     pub(crate) fn is_refusal(&self) -> bool {
         self.failed().as_ref().is_some_and(|failed| failed.is_refusal)
     }
@@ -95,16 +98,16 @@ impl Failure {
     }
 }
 
-/// Bytes of a buffer from which on it is asked whether the card has room. What is smaller lies in blocks, most of which are there: a step
-/// shall not fail for the sake of its table because another program has taken memory.
+/// Buffers from this size on are allocated only after checking for free memory. Smaller ones lie in blocks, most of
+/// which exist already: a step must not fail for its small block table because another program has taken memory.
 const ASKED_BYTES: u64 = 1 << 20;
 
-/// Bytes after which the card is told to copy what was written; as many may be written meanwhile. They lie in memory that both can
-/// reach, of which a card without resizable BAR has 256 MB for all programs.
+/// Number of bytes written after which a copy is submitted; as many may be written meanwhile. They lie in memory that
+/// both host and card can access. A card without resizable BAR has 256 MB of it for all programs.
 const UPLOAD_BYTES: u64 = 16 << 20;
 
-/// How long is waited for a submission before it is looked whether the card was lost, and how often: a submission shall take half a second,
-/// on a busy card in software perhaps a minute.
+/// How long to wait for a submission before checking whether the card was lost ([`WAIT`]), and how many times
+/// ([`WAITS`]). A submission should take half a second; on a busy software driver perhaps a minute.
 const WAIT: Duration = Duration::from_secs(30);
 const WAITS: u32 = 10;
 
@@ -117,17 +120,17 @@ pub(crate) struct Device {
     pub(crate) pipelines: Pipelines,
     /// Matrix units whose kernels may be used.
     pub(crate) units: Option<MatrixUnits>,
-    /// Whether they are.
+    /// Whether matrix units are used.
     by_units: AtomicBool,
-    /// Rows and columns to a workgroup of theirs, where that shall not depend on the product; 0 where it shall.
+    /// Rows and columns of a workgroup of the kernel for matrix units, if fixed; 0 if chosen by the product.
     side: AtomicU32,
-    /// Most bytes of a buffer that a kernel sees.
+    /// Maximum bytes of a buffer that a kernel binds.
     pub(crate) binding_bytes_max: u64,
-    /// Most bytes that are taken from the driver, where a test says how many.
+    /// Maximum bytes taken from the driver, if a test limits them.
     memory_bytes_max: AtomicU64,
-    /// How much work it is sent at a time.
+    /// How much work is submitted at a time.
     pub(crate) pace: Pace,
-    /// Whether submissions are counted on the card, see `ticks.rs`.
+    /// Whether submissions are counted on the card; see `ticks.rs`.
     pub(crate) counts_submissions: bool,
     pub(crate) counts_barriers: bool,
     pub(crate) gone: Gone,
@@ -135,12 +138,12 @@ pub(crate) struct Device {
     uploads: Mutex<Uploads>,
 }
 
-/// What waits on the host for its copy to the card.
+/// Data on the host that waits to be copied to the card.
 #[derive(Default)]
 struct Uploads {
-    /// Bytes that were written since the card was last told to copy.
+    /// Bytes written since the last copy was submitted.
     bytes: u64,
-    /// What it was told then, and may be at work on.
+    /// The last copy submitted, which may still be running.
     last: Option<wgpu::SubmissionIndex>,
 }
 
@@ -154,7 +157,7 @@ impl Device {
             required_features: features,
             required_limits: limits,
             experimental_features: experimental(units),
-            // where the driver is Metal, each buffer has memory of its own anyway
+            // on Metal, each buffer has memory of its own anyway
             memory_hints: wgpu::MemoryHints::Manual {
                 suballocated_device_memory_block_size: BLOCK_BYTES..BLOCK_BYTES,
             },
@@ -166,7 +169,7 @@ impl Device {
         let (on_error, on_loss) = (failure.clone(), failure.clone());
         raw.on_uncaptured_error(Arc::new(move |error: wgpu::Error| on_error.set_error(&error)));
         raw.set_device_lost_callback(move |reason, message| {
-            // a device that is dropped is lost too, and nobody is left who asks
+            // dropping a device also counts as losing it, when no caller is left
             on_loss.set_lost(match reason {
                 wgpu::DeviceLostReason::Destroyed => "it was lost".to_owned(),
                 wgpu::DeviceLostReason::Unknown => format!("it was lost: {message}"),
@@ -182,7 +185,7 @@ impl Device {
             queue,
             failure,
             pipelines,
-            // a word is the smallest thing that is bound
+            // a word is the smallest unit of a binding
             binding_bytes_max: binding_bytes_max / 4 * 4,
             memory_bytes_max: AtomicU64::new(options.memory_bytes_max.unwrap_or(u64::MAX)),
             pace: Pace::new(options.work_max),
@@ -195,22 +198,23 @@ impl Device {
         })
     }
 
-    /// Has products of many rows go through matrix units from now on, where there are any, or not.
+    /// Makes products of many rows use matrix units from now on, if there are any, or not.
     pub(crate) fn use_units(&self, units: bool) {
         self.by_units.store(units, Ordering::Relaxed);
     }
 
-    /// Matrix units that products of many rows go through.
+    /// Returns the matrix units that products of many rows use.
     pub(crate) fn used_units(&self) -> Option<MatrixUnits> {
         self.units.filter(|_| self.by_units.load(Ordering::Relaxed))
     }
 
-    /// Has the kernel for matrix units make so many rows and columns in a workgroup, of whichever product, or as many as suit.
+    /// Fixes the rows and columns of a workgroup of the kernel for matrix units, or lets the product decide.
     pub(crate) fn use_side(&self, side: Option<u32>) {
         self.side.store(side.unwrap_or(0), Ordering::Relaxed);
     }
 
-    /// Rows and columns to a workgroup of the kernel for matrix units, of a product of `rows` rows and `cols` columns of the matrix.
+    /// Returns the rows and columns of a workgroup of the kernel for matrix units, for a product of `rows` rows and
+    /// `cols` columns.
     pub(crate) fn side_for(&self, rows: usize, cols: usize) -> u32 {
         match self.side.load(Ordering::Relaxed) {
             0 => side_for(rows, cols),
@@ -218,14 +222,14 @@ impl Device {
         }
     }
 
-    /// A buffer of at least `bytes` bytes, zeros.
+    /// Returns a buffer of at least `bytes` bytes, filled with zeros.
     pub(crate) fn buffer(&self, bytes: usize) -> Result<Buffer, BackendError> {
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
         self.buffer_for(bytes, usage)
     }
 
     pub(crate) fn buffer_for(&self, bytes: usize, usage: wgpu::BufferUsages) -> Result<Buffer, BackendError> {
-        // a binding of vec4s has 16 bytes at least
+        // a binding of vec4s has at least 16 bytes
         let size = (bytes as u64).next_multiple_of(16).max(16);
         let is_on_card = usage.contains(wgpu::BufferUsages::STORAGE);
         if size > self.binding_bytes_max || is_on_card && size >= ASKED_BYTES && self.is_full(size) {
@@ -244,7 +248,7 @@ impl Device {
         }
     }
 
-    /// Whether the card has no room for `bytes` more: because another program took it, or by what a test allows.
+    /// Returns whether the card has no room for `bytes` more, because of other programs or the limit of a test.
     fn is_full(&self, bytes: u64) -> bool {
         let limit = self.memory_bytes_max.load(Ordering::Relaxed);
         if limit == u64::MAX {
@@ -255,17 +259,17 @@ impl Device {
         taken + bytes > limit
     }
 
-    /// Has the card no more memory than this from now on, for tests, or what it has.
+    /// Limits the card's memory to this size from now on, for tests, or removes the limit.
     pub(crate) fn limit_memory(&self, bytes: Option<u64>) {
         self.memory_bytes_max.store(bytes.unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// Whether each kernel is measured.
+    /// Returns whether each kernel is measured.
     pub(crate) fn is_timed(&self) -> bool {
         self.raw.features().contains(wgpu::Features::TIMESTAMP_QUERY)
     }
 
-    /// A buffer that holds `bytes`. What waits on the host for its copy is bounded.
+    /// Returns a buffer that holds `bytes`. Limits the data on the host that waits to be copied.
     pub(crate) fn filled(&self, bytes: &[u8]) -> Result<Buffer, BackendError> {
         let buffer = self.buffer(bytes.len())?;
         let whole = bytes.len() / 4 * 4;
@@ -278,9 +282,9 @@ impl Device {
         Ok(buffer)
     }
 
-    /// Writes `bytes`, whole words, to `buffer` at `at`, before whatever is submitted from now on. In pieces: wgpu counts a card for lost
-    /// where there is no room for what waits for its copy. That is nothing that a full card decides: where memory of the card that the
-    /// host can reach is not to be had, wgpu takes the host's.
+    /// Writes `bytes`, whole words, to `buffer` at offset `at`, before all later submissions. Writes in pieces: wgpu
+    /// declares the device lost if staging memory runs out. A full card does not cause that: if no host-visible memory
+    /// of the card is left, wgpu takes the host's.
     pub(crate) fn write(&self, bytes: &[u8], buffer: &Buffer, at: u64) -> Result<(), BackendError> {
         for (i, piece) in bytes.chunks(UPLOAD_BYTES as usize).enumerate() {
             self.queue.write_buffer(buffer.raw(), at + i as u64 * UPLOAD_BYTES, piece);
@@ -296,18 +300,18 @@ impl Device {
             return Ok(());
         }
         uploads.bytes = 0;
-        // a piece is copied while the next is written
+        // one piece is copied while the next is written
         let before = uploads.last.replace(self.queue.submit([]));
         before.map_or(Ok(()), |before| self.wait(before))
     }
 
-    /// Waits until what was written has been copied, for which room was taken on the host.
+    /// Waits until all writes have been copied; until then they take memory of the host.
     pub(crate) fn finish_writes(&self) -> Result<(), BackendError> {
         let index = self.queue.submit([]);
         self.wait(index)
     }
 
-    /// Waits for a submission, but not for ever: a driver may forget one.
+    /// Waits for a submission, but not forever: a driver may lose track of one.
     pub(crate) fn wait(&self, submission: wgpu::SubmissionIndex) -> Result<(), BackendError> {
         let timeout = Some(WAIT);
         self.waited(|| {
@@ -316,7 +320,7 @@ impl Device {
         })
     }
 
-    /// Waits by `poll`, for as long as that does, [`WAITS`] times at most.
+    /// Waits by calling `poll` at most [`WAITS`] times.
     fn waited(
         &self,
         poll: impl Fn() -> Result<wgpu::PollStatus, wgpu::PollError>,
@@ -324,27 +328,29 @@ impl Device {
         for _ in 0..WAITS {
             match catch_unwind(AssertUnwindSafe(&poll)) {
                 Ok(Ok(_)) => return self.failure.check(),
-                // another thread may have been told what it is
+                // another thread may have received the error
                 Ok(Err(wgpu::PollError::Timeout)) => self.failure.check()?,
                 Ok(Err(error)) => {
                     self.failure.set(error.to_string());
                     return self.failure.check();
                 }
-                // it is no error to wgpu but a panic if the driver says, when it is waited for, that the card was lost
+                // wgpu panics instead of returning an error if the driver reports, during a wait, that the card was
+                // lost
                 Err(_) => {
                     self.failure.set_lost("it was lost".to_owned());
                     return self.failure.check();
                 }
             }
         }
-        // who drops wgpu's device waits for all that was submitted, without end
+        // dropping wgpu's device waits for everything submitted, without a timeout
         std::mem::forget((self.raw.clone(), self.queue.clone()));
         self.failure.set(format!("it did not answer within {} s", (WAITS * WAIT).as_secs()));
         self.failure.check()
     }
 }
 
-/// What is asked of the card: numbers beside each dispatch, and what makes things faster where it is there.
+/// Returns the features to request from the card: immediate data for each dispatch, and those that make kernels faster
+/// if available.
 fn features(
     adapter: &Adapter,
     units: Option<MatrixUnits>,
@@ -370,7 +376,7 @@ fn features(
         features |= wgpu::Features::TIMESTAMP_QUERY;
     }
     if units.is_some() {
-        // where either is missing, their kernels are refused when they are compiled, and the card runs without them
+        // if either is missing, the driver rejects their kernels, and the card runs without them
         features |= found & UNITS_FEATURES;
     }
     Ok(features)
@@ -379,7 +385,8 @@ fn features(
 #[expect(unsafe_code, reason = "wgpu asks for it: matrix units are an experiment of it")]
 fn experimental(units: Option<MatrixUnits>) -> wgpu::ExperimentalFeatures {
     match units {
-        // SAFETY: of the experimental features matrix units alone are used, by a kernel of ours that a self-test compares.
+        // SAFETY: of the experimental features only matrix units are used, by a kernel of this crate whose results a
+        // self-test compares.
         Some(_) => unsafe { wgpu::ExperimentalFeatures::enabled() },
         None => wgpu::ExperimentalFeatures::disabled(),
     }
@@ -399,7 +406,7 @@ mod tests {
     fn a_card_that_does_not_answer_or_is_lost_while_it_is_waited_for_is_an_error() {
         let error_of = |gpu: &Gpu, poll: &dyn Fn() -> Result<wgpu::PollStatus, wgpu::PollError>| {
             let error = gpu.device.waited(poll).unwrap_err().to_string();
-            // told by every one after it, too
+            // every later operation reports it too
             assert_eq!(gpu.finish().unwrap_err().to_string(), error);
             error
         };
@@ -431,7 +438,7 @@ mod tests {
                 "run it on Vulkan, as Mesa's in software",
             );
         }
-        // to which nothing is written, so that they take no memory of a card in software
+        // nothing is written to these buffers, so a software driver commits no memory for them
         let taken_for = |sizes: &[usize]| {
             let before = reserved().unwrap();
             let buffers: Vec<_> = sizes.iter().map(|bytes| gpu.device.buffer(*bytes).unwrap()).collect();
@@ -442,7 +449,7 @@ mod tests {
             let (taken, needed) = taken_for(&[bytes; 2]);
             assert!((needed..needed + (1 << 20)).contains(&taken), "{taken} bytes for {needed}");
         }
-        // what is no larger than a block: of the tower in bf16, and norms of the decoder
+        // buffers no larger than a block: matrices of the tower in bf16, and norms of the decoder
         let tower = [2 << 20, 4096].repeat(4 * 23);
         let (taken, needed) = taken_for(&[&tower[..], &[12_288; 64]].concat());
         assert!(taken <= needed + SPARE_BYTES, "{taken} bytes for {needed}");

@@ -1,4 +1,4 @@
-//! Why a card could not be used.
+//! Reasons why a card cannot be used.
 
 use std::path::PathBuf;
 
@@ -6,21 +6,21 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GpuError {
-    /// There is no card at all, or no driver for one.
+    /// There is no card, or no driver for one.
     #[error("no graphics card was found")]
     NoAdapter,
-    /// There is no card, only drivers that are the processor itself.
+    /// There is no card, only software drivers that run on the processor.
     #[error("no graphics card was found, only {} in software", .found.join(", "))]
     OnlySoftware {
-        /// Numbers and names of the drivers there are.
+        /// Numbers and names of the available drivers.
         found: Vec<String>,
     },
-    /// Cards there are, but not this one.
+    /// There are cards, but not the requested one.
     #[error("there is no graphics card {asked:?}, but {}", .found.join(", "))]
     UnknownAdapter {
-        /// Number or name that was asked for.
+        /// The requested number or name.
         asked: String,
-        /// Numbers and names of the cards there are.
+        /// Numbers and names of the available cards.
         found: Vec<String>,
     },
     /// A card's driver lacks something that every kernel needs.
@@ -36,15 +36,15 @@ pub enum GpuError {
     Refused {
         /// The card's name.
         name: String,
-        /// What the driver, or what translates kernels for it, says.
+        /// Message of the driver, or of the program that translates kernels for it.
         reason: String,
     },
-    /// The driver would not open the card, or lost it or had no memory when it was tried.
+    /// The driver could not open the card, or during the self-test the card was lost or out of memory.
     #[error("{name} could not be opened: {reason}")]
     Open {
         /// The card's name.
         name: String,
-        /// What the driver says.
+        /// Message of the driver.
         reason: String,
     },
     /// A kernel's results on this card are wrong.
@@ -54,12 +54,12 @@ pub enum GpuError {
         name: String,
         /// The first operation that failed.
         what: String,
-        /// The file that keeps this for the next start, which does not try the card again while it is there.
+        /// The file that records this for the next start. While it exists, the card is not tested again.
         kept: Option<PathBuf>,
     },
 }
 
-/// What makes a card known to Vulkan, or to what the system has in its place.
+/// What makes a card available to Vulkan, or to the API that the system has in its place.
 const DRIVER: &str = if cfg!(target_os = "linux") {
     "install Vulkan's loader (libvulkan1) and the Vulkan part of the card's driver (mesa-vulkan-drivers, or NVIDIA's \
      libnvidia-gl), until vulkaninfo lists the card"
@@ -68,7 +68,7 @@ const DRIVER: &str = if cfg!(target_os = "linux") {
 };
 
 impl GpuError {
-    /// What the user can do about it.
+    /// Returns what the user can do about the error.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         Some(match self {
@@ -88,7 +88,7 @@ impl GpuError {
         })
     }
 
-    /// How the card is tried again, where what was found of it is kept and it would not be.
+    /// Returns how to have the card tested again, if its recorded result would otherwise prevent that.
     #[must_use]
     pub fn again(&self) -> Option<String> {
         match self {

@@ -1,39 +1,40 @@
-//! What went wrong in operations that return no error, until it is told.
+//! Errors of operations that return none, kept until they are reported.
 
 use phi3v_kernels::BackendError;
 use std::thread::{self, ThreadId};
 
-/// Errors of operations that could not return them, and who heard of them. Who waits next need not be whose operation it was, where
-/// threads share a card: that thread hears in any case, for what it reads was not written, and each other that waits before it does
-/// once, for it may go on with what that one began.
+/// Errors of operations that could not return them, and which threads were informed. If threads share a card, the next
+/// thread to wait need not be the one whose operation failed. The thread of the operation always receives its error,
+/// since what it reads was not written. The first other thread that waits before it receives the error too, since it may depend on the
+/// failed operation; no further thread does, for the thread of the operation may have ended.
 #[derive(Default)]
 pub(crate) struct Failures(Vec<Failed>);
 
 struct Failed {
     error: BackendError,
-    /// Whose operation it was.
+    /// The thread whose operation failed.
     of: ThreadId,
-    /// Others who heard of it.
-    told: Vec<ThreadId>,
+    /// Whether another thread has received the error.
+    told: bool,
 }
 
 impl Failures {
-    /// Keeps the first error of this thread until it is told.
+    /// Keeps the first error of this thread until it is reported.
     pub(crate) fn keep(&mut self, error: BackendError) {
         let of = thread::current().id();
         if self.0.iter().all(|failed| failed.of != of) {
-            self.0.push(Failed { error, of, told: Vec::new() });
+            self.0.push(Failed { error, of, told: false });
         }
     }
 
-    /// What this thread is to be told now that it waits.
+    /// Returns the error that this thread must receive now that it waits.
     pub(crate) fn told(&mut self) -> Option<BackendError> {
         let thread = thread::current().id();
         if let Some(own) = self.0.iter().position(|failed| failed.of == thread) {
             return Some(self.0.remove(own).error);
         }
-        let failed = self.0.iter_mut().find(|failed| !failed.told.contains(&thread))?;
-        failed.told.push(thread);
+        let failed = self.0.iter_mut().find(|failed| !failed.told)?;
+        failed.told = true;
         Some(failed.error.clone())
     }
 }
@@ -46,7 +47,7 @@ mod tests {
         BackendError::OutOfMemory { bytes }
     }
 
-    /// What another thread does.
+    /// Runs `work` on another thread.
     fn beside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| scope.spawn(work).join().unwrap())
     }
@@ -66,8 +67,9 @@ mod tests {
     fn who_goes_on_with_what_another_thread_began_hears_of_it_once() {
         let mut failures = Failures::default();
         beside(|| failures.keep(full(1)));
-        // whose thread never asks
+        // a thread that never asks
         assert_eq!((failures.told(), failures.told()), (Some(full(1)), None));
+        assert_eq!(beside(|| failures.told()), None);
         failures.keep(full(2));
         assert_eq!((failures.told(), failures.told()), (Some(full(2)), None));
     }

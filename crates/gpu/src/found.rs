@@ -1,4 +1,4 @@
-//! What the self-test found of a card, and the file that keeps it.
+//! The results of a card's self-test, and the file that stores them.
 
 use crate::compiler::Compiler;
 use crate::kernel::{Kernel, all};
@@ -6,19 +6,19 @@ use crate::{Adapter, ManyRowsTimes};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// What the kernels of a card did when they were tried.
+/// The results of a card's self-test.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// The first operation whose result is wrong, for which the card is not used, or not by its matrix units.
+    /// The first operation with a wrong result. The card, or its matrix units, are then not used.
     pub(crate) wrong: Option<String>,
-    /// The first operation whose rows have other bits by one kernel than by another, though all are right.
+    /// The first operation whose rows have different bits in one kernel than in another, though all are correct.
     pub(crate) bits_differ: Option<String>,
-    /// What many rows take, on a card whose matrix units compute rightly.
+    /// The times for many rows, on a card whose matrix units compute correctly.
     pub(crate) times: Option<ManyRowsTimes>,
 }
 
 impl Found {
-    /// A line for each thing that was found, and the word `right` where all results are.
+    /// Returns a line for each finding, and the word `right` if all results are.
     fn text(&self) -> String {
         let Self { wrong, bits_differ, times } = self;
         let mut lines = vec![wrong.as_ref().map_or("right".to_owned(), |what| format!("wrong {what}"))];
@@ -28,7 +28,7 @@ impl Found {
         lines.join("\n")
     }
 
-    /// What [`text`](Self::text) made, and nothing else.
+    /// Parses the output of [`text`](Self::text), and nothing else.
     fn parse(text: &str) -> Option<Self> {
         let mut lines = text.lines();
         let wrong = match lines.next()? {
@@ -51,23 +51,24 @@ impl Found {
         Some(found)
     }
 
-    /// Whether it has everything that is found of a card with matrix units, or of one without.
+    /// Returns whether the result is complete, for a card with matrix units or without.
     pub(crate) fn is_whole(&self, units: bool) -> bool {
         self.wrong.is_some() || self.times.is_some() == units
     }
 
-    /// What was kept, if it is there and undamaged.
+    /// Reads the stored result, if it exists and is undamaged.
     pub(crate) fn kept(path: &Path) -> Option<Self> {
         Self::parse(&String::from_utf8(crate::kept::read(path)?).ok()?)
     }
 
-    /// Keeps it for the next start, which tries the kernels again where the file could not be written.
+    /// Stores the result for the next start. If the file cannot be written, the next start tests the kernels again.
     pub(crate) fn keep(&self, path: &Path) {
         let _ = crate::kept::write(path, self.text().as_bytes());
     }
 }
 
-/// The file for a card, with matrix units or without, its driver and this program's version and kernels, and what compiles them.
+/// Returns the path of the file for a card: with matrix units or without, its driver, its compiler, and this program's
+/// version and kernels.
 pub(crate) fn path(folder: &Path, card: &Adapter, units: bool) -> PathBuf {
     let kernels = all(card.matrix_units.filter(|_| units).as_slice());
     let kernels = kernels_sum(&kernels, card.compiler.as_ref());
@@ -78,7 +79,8 @@ pub(crate) fn path(folder: &Path, card: &Adapter, units: bool) -> PathBuf {
     folder.join(words.chars().map(plain).collect::<String>() + ".self-test")
 }
 
-/// By which kernels are told from those of another build of the same version, and from what another compiler makes of them.
+/// Returns a sum that distinguishes the kernels from those of another build of the same version, and from another
+/// compiler's output.
 fn kernels_sum(kernels: &[Kernel], compiler: Option<&Compiler>) -> String {
     let mut texts: String = kernels.iter().map(|kernel| kernel.source()).collect();
     texts.extend(compiler.map(Compiler::key));

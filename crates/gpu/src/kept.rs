@@ -1,20 +1,21 @@
-//! Files of the cache folder. Several programs and threads may write one at a time, and a machine may lose its power while they do: a
-//! file is written whole under another name first, and one that is not as it was written counts as none.
+//! Files of the cache folder. Several programs and threads may write one at the same time, and the machine may lose
+//! power during a write. So a file is first written completely under another name, and a damaged file counts as
+//! missing.
 
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Bytes of the sum that ends a file.
+/// Length in bytes of the checksum at the end of a file.
 pub(crate) const SUM_BYTES: usize = 8;
 
-/// A sum by which damage is noticed (FNV-1a); who means harm is not kept off by it.
+/// Computes a checksum that detects accidental damage (FNV-1a); it does not protect against attacks.
 pub(crate) fn sum(data: &[u8]) -> [u8; SUM_BYTES] {
     let add = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     data.iter().fold(0xcbf2_9ce4_8422_2325, add).to_le_bytes()
 }
 
-/// What [`write`] wrote to `path`; `None` if it is not there, or damaged.
+/// Reads what [`write`] wrote to `path`; `None` if the file is missing or damaged.
 pub(crate) fn read(path: &Path) -> Option<Vec<u8>> {
     let mut data = std::fs::read(path).ok()?;
     let at = data.len().checked_sub(SUM_BYTES)?;
@@ -22,7 +23,7 @@ pub(crate) fn read(path: &Path) -> Option<Vec<u8>> {
     (found == sum(&data)).then_some(data)
 }
 
-/// Writes `data` to `path`, in a folder that is made if need be.
+/// Writes `data` to `path`, creating the folder if necessary.
 pub(crate) fn write(path: &Path, data: &[u8]) -> io::Result<()> {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     if let Some(folder) = path.parent() {

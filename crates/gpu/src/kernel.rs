@@ -1,19 +1,19 @@
-//! Every kernel: its text, put together from pieces, and what it binds.
+//! All kernels: their source text, assembled from pieces, and their bindings.
 //!
-//! A size that a text needs as a constant is written before it; a kernel that is never used is never compiled.
+//! Sizes that a text needs as constants are written before it. A kernel that is never used is never compiled.
 
 use crate::MatrixUnits;
 use phi3v_kernels::quant::GROUP;
 use phi3v_kernels::{Epilogue, Format, KvFormat};
 
-/// A kernel, with what its text depends on.
+/// A kernel, with the parameters of its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kernel {
-    /// Rows to int8.
+    /// Quantizes rows to int8.
     Quantize,
-    /// The same of rows that are normed on the way.
+    /// Normalizes rows and quantizes them.
     NormQuantize,
-    /// Product of up to 16 rows with a packed matrix, `rows` from one reading of it.
+    /// Product of up to 16 rows with a packed matrix; computes `rows` rows per reading of it.
     Few {
         format: Format,
         rows: u32,
@@ -22,7 +22,7 @@ pub(crate) enum Kernel {
     Many {
         format: Format,
     },
-    /// The same on matrix units, `side` rows and columns to a workgroup.
+    /// Product of more rows on matrix units, with `side` rows and columns to a workgroup.
     Units {
         format: Format,
         units: MatrixUnits,
@@ -34,7 +34,7 @@ pub(crate) enum Kernel {
         round: bool,
         rows: u32,
     },
-    /// The same of more rows.
+    /// Product of more rows with a dense matrix.
     DenseMany {
         format: Format,
         round: bool,
@@ -42,23 +42,23 @@ pub(crate) enum Kernel {
     Norm,
     Gather,
     Add,
-    /// Gates and ups that a product left side by side.
+    /// Combines gates and ups that a product left side by side.
     Gate,
     Rope,
     StoreKv {
         format: KvFormat,
     },
-    /// The same of rows that are rotated on the way.
+    /// Stores keys and values of rows, and rotates the rows on the way.
     RopeStoreKv {
         format: KvFormat,
     },
-    /// Causal attention, a workgroup for a chunk of the keys of one row.
+    /// Causal attention, one workgroup per chunk of the keys of a row.
     AttendFew {
         format: KvFormat,
     },
-    /// Puts those chunks together.
+    /// Joins the chunks of [`Kernel::AttendFew`].
     Join,
-    /// Causal attention, a workgroup for 16 rows.
+    /// Causal attention, one workgroup per 16 rows.
     AttendMany {
         format: KvFormat,
     },
@@ -68,11 +68,11 @@ pub(crate) enum Kernel {
     Tick,
 }
 
-/// Rows and columns to a workgroup of the kernel for matrix units, the smaller for products that have few tiles.
+/// Rows and columns of a workgroup of the kernel for matrix units; the smaller is for products with few tiles.
 pub(crate) const SIDES: [u32; 2] = [64, 128];
-/// Heads of up to this many values go through the kernels for many rows: what their workgroup memory holds.
+/// Heads of up to this many values use the kernels for many rows, limited by workgroup memory.
 pub(crate) const MANY_DIM_MAX: usize = 128;
-/// Heads of up to this many values go through the kernel for few rows.
+/// Heads of up to this many values use the kernel for few rows.
 pub(crate) const DIM_MAX: usize = 256;
 
 macro_rules! text {
@@ -94,12 +94,13 @@ const SOFTMAX: &str = text!("softmax");
 const WEIGHT: &str = text!("weight");
 
 impl Kernel {
-    /// Its name, for messages and tests.
+    /// Returns the kernel's name, for messages and tests.
     pub(crate) fn name(self) -> String {
         format!("{self:?}")
     }
 
-    /// Its name for a table of times, and of a product, by the numbers beside it, the matrix.
+    /// Returns the kernel's name for a table of times; for a product also the matrix, which the dispatch's `numbers`
+    /// describe.
     pub(crate) fn label(self, numbers: &[u32]) -> String {
         let name = self.name();
         let depth = match self {
@@ -113,7 +114,8 @@ impl Kernel {
         format!("{name} [{}, {}]", cols * halves, length * depth)
     }
 
-    /// What one of its multiplications costs, where one of integers, of which an instruction (`dot4`) makes four, costs 1.
+    /// Returns the cost of one of its multiplications, in integer multiplications, of which one instruction (`dot4`)
+    /// computes four.
     pub(crate) fn cost(self) -> u64 {
         match self {
             Self::Few { .. } | Self::Many { .. } | Self::Units { .. } => 1,
@@ -121,7 +123,7 @@ impl Kernel {
         }
     }
 
-    /// What it binds, in order: `r` to be read, `w` to be written.
+    /// Returns the bindings in order: `r` is read, `w` is written.
     pub(crate) fn bindings(self) -> &'static str {
         match self {
             Self::Quantize => "rww",
@@ -135,7 +137,7 @@ impl Kernel {
         }
     }
 
-    /// The function that is its beginning.
+    /// Returns the name of the entry point.
     pub(crate) fn entry(self) -> &'static str {
         match self {
             Self::Gather => "gather",
@@ -146,7 +148,7 @@ impl Kernel {
         }
     }
 
-    /// Its whole text in WGSL.
+    /// Returns the whole WGSL text.
     pub(crate) fn source(self) -> String {
         match self {
             Self::Quantize => join(&[COMMON, ACTIVATIONS, text!("plain_input"), text!("quantize")]),
@@ -231,7 +233,7 @@ fn dense_constants(format: Format, round: bool) -> String {
     format!("const FORMAT: u32 = {number}u;\nconst ROUND: bool = {round};\n")
 }
 
-/// `store_kv.wgsl` with where it takes its heads from.
+/// Returns `store_kv.wgsl` with the source of its heads.
 fn store_text(format: KvFormat, heads: &str) -> String {
     join(&[COMMON, kv_text(format), text!("kv"), heads, text!("store_kv")])
 }
@@ -244,8 +246,8 @@ fn kv_text(format: KvFormat) -> &'static str {
     }
 }
 
-/// `units.wgsl` with what it does tile by tile: matrices are types, so each is a variable of its own, and so is what a thread holds,
-/// which shall not go through memory.
+/// Returns `units.wgsl` with its per-tile code. Matrices are types, so each needs a variable of its own. So does each
+/// value that a thread holds, which must not go through memory.
 fn units_text(units: MatrixUnits, side: u32) -> String {
     let MatrixUnits { tile, lanes, .. } = units;
     let matrix = format!("coop_mat{tile}x{tile}");
@@ -284,7 +286,8 @@ fn units_text(units: MatrixUnits, side: u32) -> String {
         .replace("HOW_MANY_HELD", &format!("{held}u"))
 }
 
-/// The sums of one row tile of a subgroup to what its threads hold: 32 columns at a time through the subgroup's workgroup memory.
+/// Returns the code that moves the sums of one row tile of a subgroup to its threads, 32 columns at a time through the
+/// subgroup's workgroup memory.
 fn units_row_tile(row: u32, tile: u32, held_rows: u32, lanes: u32) -> String {
     let mut text = String::new();
     for i in 0..held_rows {
@@ -309,7 +312,7 @@ fn units_row_tile(row: u32, tile: u32, held_rows: u32, lanes: u32) -> String {
     text
 }
 
-/// Every kernel there can be, but for matrix units that are not in `units`.
+/// Returns every possible kernel, except those for matrix units that are not in `units`.
 pub(crate) fn all(units: &[MatrixUnits]) -> Vec<Kernel> {
     let mut kernels = vec![
         Kernel::Quantize,

@@ -1,12 +1,12 @@
-//! Kernels without a card: every text is valid, can be written for other systems, and keeps within the limits of WebGPU
-//! and of real cards.
+//! Tests of the kernels without a card: every text is valid, can be written for other systems, and stays within the
+//! limits of WebGPU and of real cards.
 
 use super::*;
 use crate::adapter::UNITS_WORKGROUP_BYTES;
 use naga::back::hlsl::ShaderModel;
 use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 
-/// Tiles and subgroups of the matrix units that are known: Metal; NVIDIA, and RDNA3 in waves of 32 or of 64; Mesa in software.
+/// Tiles and subgroups of the known matrix units: Metal; NVIDIA, and RDNA3 in waves of 32 or of 64; Mesa in software.
 const UNITS: [MatrixUnits; 4] = [
     MatrixUnits { tile: 8, lanes: 32, vectors: false },
     MatrixUnits { tile: 16, lanes: 32, vectors: true },
@@ -58,7 +58,7 @@ fn every_kernel_is_valid_and_binds_what_it_says() {
     }
 }
 
-/// Whether a loop, by what follows `for (var `, goes up to a bound, or is halved or goes down to 0.
+/// Returns whether a loop, given the text after its `for (var `, counts up to a bound, is halved, or counts down to 0.
 fn counts_to_a_bound(head: &str) -> bool {
     let parts: Vec<_> = head.split("; ").collect();
     let [start, condition, rest, ..] = parts[..] else { return false };
@@ -68,7 +68,7 @@ fn counts_to_a_bound(head: &str) -> bool {
     up || condition == format!("{counter} > 0u") && down.contains(&step.to_owned())
 }
 
-/// What wgpu is not to check when a kernel runs, see `pipelines.rs`: that every loop ends.
+/// Checks what wgpu is told not to check at run time, see `pipelines.rs`: that every loop ends.
 #[test]
 fn every_loop_counts_to_a_bound() {
     for kernel in all(&UNITS) {
@@ -85,8 +85,9 @@ fn every_loop_counts_to_a_bound() {
     }
 }
 
-/// Metal's writer, for Apple's cards, and HLSL's, for DirectX 12: with packed dot products, and for the compiler that every Windows has,
-/// which knows none. SPIR-V's is what the other tests run. Matrix units are not in HLSL, so no card shows them there.
+/// Tests Metal's writer, for Apple's cards, and HLSL's, for DirectX 12: with packed dot products, and for the compiler
+/// that every Windows has, which does not know them. The other tests run SPIR-V's writer. HLSL has no matrix units, so
+/// no card offers them there.
 #[test]
 fn every_kernel_can_be_written_for_metal_and_directx() {
     for kernel in all(&UNITS) {
@@ -130,19 +131,19 @@ fn hlsl(
     Ok(text)
 }
 
-/// What a device promises of workgroups and bindings.
+/// Limits that a device guarantees for workgroups and bindings.
 struct Limits {
     name: &'static str,
     workgroup_bytes: u32,
     invocations: u32,
     side_x: u32,
     buffers: usize,
-    /// Tiles of its matrix units.
+    /// Tile size of its matrix units.
     units: Option<u32>,
 }
 
-/// WebGPU's defaults, which its specification lists, and three cards as far as is known of their drivers (in Vulkan's names:
-/// maxComputeSharedMemorySize, maxComputeWorkGroupInvocations, maxComputeWorkGroupSize,
+/// WebGPU's defaults, which its specification lists, and three cards as far as their drivers are known (in Vulkan's
+/// names: maxComputeSharedMemorySize, maxComputeWorkGroupInvocations, maxComputeWorkGroupSize,
 /// maxPerStageDescriptorStorageBuffers). A card with less than the kernels need is refused when it is opened.
 const LIMITS: [Limits; 4] = [
     Limits {
@@ -192,7 +193,7 @@ fn every_kernel_keeps_within_the_limits_of_cards() {
             variables.map(|(_, variable)| layouter[variable.ty].size.next_multiple_of(16)).sum()
         };
         if let Kernel::Units { units, side: 128, .. } = kernel {
-            // what a card is asked for before it is opened
+            // the value that a card is checked for before it is opened
             let said = UNITS_WORKGROUP_BYTES[usize::from(units.tile == 16)];
             assert_eq!(bytes(naga::AddressSpace::WorkGroup), said, "{kernel:?}");
         }

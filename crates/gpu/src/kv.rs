@@ -1,4 +1,4 @@
-//! Keys and values on the card: a buffer for each layer, see `kv.wgsl` for what lies where.
+//! Keys and values on the card: one buffer per layer; see `kv.wgsl` for the layout.
 
 use crate::backend::Gpu;
 use crate::batch::GpuBatch;
@@ -8,23 +8,23 @@ use crate::recorder::{Bound, Dispatch, row_grid};
 use crate::tensor::GpuTensor;
 use phi3v_kernels::{BackendError, Heads, KV_BLOCK_TOKENS, KvFormat, KvLayout, Rotation};
 
-/// Blocks of keys and values on the card. All of its memory is taken at once: a promised context must not fail later.
+/// Blocks of keys and values on the card. All memory is allocated at once: a promised context must not fail later.
 pub struct GpuKvPool {
     pub(crate) layers: Vec<Buffer>,
     pub(crate) layout: KvLayout,
     pub(crate) blocks: usize,
 }
 
-/// Rows whose keys and values are stored.
+/// The rows whose keys and values are stored.
 struct Store<'a> {
     qkv: &'a GpuTensor,
     batch: &'a GpuBatch,
     pool: &'a GpuKvPool,
-    /// Heads of a row that have workgroups.
+    /// Number of heads of a row that have workgroups.
     heads: usize,
 }
 
-/// Bytes of one key or value head in one block, scales included.
+/// Returns the bytes of one key or value head in one block, including scales.
 fn head_bytes(layout: &KvLayout) -> usize {
     let per_word = match layout.format {
         KvFormat::F32 => 1,
@@ -32,13 +32,13 @@ fn head_bytes(layout: &KvLayout) -> usize {
         KvFormat::Q8 => 4,
     };
     let scale = if layout.format.has_scales() { 1 } else { 0 };
-    // words in fours
+    // number of words, rounded up to a multiple of four
     let words = layout.heads.dim.div_ceil(4 * per_word) * 4;
     4 * KV_BLOCK_TOKENS * (words + scale)
 }
 
 impl GpuKvPool {
-    /// Bytes of one block in one layer, keys and values.
+    /// Returns the bytes of one block in one layer, keys and values.
     pub(crate) fn block_bytes(&self) -> usize {
         2 * self.layout.heads.key_value * head_bytes(&self.layout)
     }

@@ -1,12 +1,12 @@
-//! phi3v's operations on graphics cards: [`Gpu`] is a [`phi3v_kernels::Backend`] through Vulkan, Metal or DirectX 12, whichever
-//! the machine has. Nothing is needed to build it but Rust, and nothing to run it but the card's driver, which is looked for at
+//! phi3v's operations on graphics cards: [`Gpu`] is a [`phi3v_kernels::Backend`] through Vulkan, Metal or DirectX 12,
+//! whichever the machine has. Building it needs only Rust, and running it only the card's driver, which is loaded at
 //! run time.
 //!
-//! Packed weights go to the card as they lie in the file. Sums of packed products are exact integers per group of 128
-//! values, as on the CPU, so a row's result does not depend on its company, and prefill and decode agree. docs/internals/gpu.md
-//! has the design.
+//! Packed weights are copied to the card as they are in the file. Sums of packed products are exact integers per group
+//! of 128 values, as on the CPU. So a row's result does not depend on the other rows, and prefill and decode agree. See
+//! docs/internals/gpu.md for the design.
 //!
-//! Tried on Mesa's software Vulkan only, so far; on no real card.
+//! So far tested only on Mesa's software Vulkan, on no real card.
 
 mod adapter;
 mod attention;

@@ -1,5 +1,5 @@
-//! Phi-3.5-vision at its largest, without a card: every dispatch has a grid that a device can have and that covers what is to be
-//! computed, and every buffer is one that a kernel can see.
+//! Tests of Phi-3.5-vision at its largest, without a card: every dispatch has a grid that a device supports and that
+//! covers the computation, and every buffer is small enough for a kernel to bind.
 
 use crate::MatrixUnits;
 use crate::attention::{FewCut, full_tiles, tiles_at_once};
@@ -12,7 +12,7 @@ use crate::tensor::value_bytes;
 use phi3v_kernels::quant::GROUP;
 use phi3v_kernels::{Format, Heads, Precision, Sizes};
 
-/// What WebGPU and lavapipe let a kernel see of a buffer.
+/// The largest binding that WebGPU and lavapipe guarantee.
 const SMALL_BYTES: u64 = 128 << 20;
 
 const VOCABULARY: usize = 32_064;
@@ -21,11 +21,11 @@ const INTERMEDIATE: usize = 8192;
 const HEADS: Heads = Heads { query: 32, key_value: 32, dim: 96 };
 const CONTEXT: usize = 131_072;
 const SEQUENCES: usize = 16;
-/// The tower's: patches and their class, width, values between its products, heads.
+/// The vision tower: patches including the class token, then (below) its width and its heads.
 const PATCHES: usize = 577;
 const TOWER: usize = 1024;
 const TOWER_HEADS: Heads = Heads { query: 16, key_value: 16, dim: 64 };
-/// Every matrix, `[n, k]`, and whether gates and ups lie in it side by side: decoder, head, tower, projector.
+/// All matrices, `[n, k]`, and whether each holds gates and ups side by side: decoder, head, tower, projector.
 const MATRICES: [(usize, usize, bool); 10] = [
     (9216, HIDDEN, false),
     (HIDDEN, HIDDEN, false),
@@ -38,11 +38,11 @@ const MATRICES: [(usize, usize, bool); 10] = [
     (TOWER, 4 * TOWER, false),
     (HIDDEN, 4 * TOWER, false),
 ];
-/// The most that a configuration may ask for: words, width, values between the products of a block.
+/// The largest values that a configuration may request: vocabulary, width, values between the products of a block.
 const VOCABULARY_MAX: usize = 1 << 18;
 const HIDDEN_MAX: usize = 1 << 14;
 const INTERMEDIATE_MAX: usize = 1 << 16;
-/// Matrices as large as that: decoder, then the head of a wide model and of a narrow one, which any binding holds whole.
+/// Matrices of those sizes: decoder, then the head of a wide model and of a narrow one, which any binding holds whole.
 const LARGEST: [(usize, usize, bool); 5] = [
     (3 * HIDDEN_MAX, HIDDEN_MAX, false),
     (2 * INTERMEDIATE_MAX, HIDDEN_MAX, true),
@@ -53,12 +53,12 @@ const LARGEST: [(usize, usize, bool); 5] = [
 const UNITS: MatrixUnits = MatrixUnits { tile: 16, lanes: 32, vectors: true };
 const FORMATS: [Format; 5] = [Format::Q8, Format::Q4, Format::F32, Format::F16, Format::Bf16];
 
-/// The largest chunk of a prompt: what would be too short for a chunk of its own goes with the one before it.
+/// Returns the largest chunk of a prompt: a remainder too short for a chunk of its own joins the one before it.
 fn chunk_max(sizes: Sizes) -> usize {
     sizes.prefill_chunk + FEW_ROWS_MAX
 }
 
-/// Numbers of rows that a step, the tower or the projector has.
+/// Returns the numbers of rows that a step, the tower or the projector has.
 fn rows_of(sizes: Sizes) -> [usize; 10] {
     let tiles = PATCHES * sizes.tiles_at_once;
     [1, 2, SEQUENCES, SEQUENCES + 1, 128, sizes.prefill_chunk, chunk_max(sizes), PATCHES, tiles, 17 * PATCHES]
@@ -77,7 +77,7 @@ fn products_of_the_real_model_and_of_the_largest_keep_within_grids_and_bindings(
             for first in (0..n).step_by(cut.cols) {
                 let cols = cut.cols.min(n - first);
                 assert!(cut.bytes(cols) as u64 <= bytes_max, "{format:?} [{n}, {k}]: {cols} columns");
-                // fused only where both halves are in one part
+                // fused only if both halves are in one part
                 for gated in [false, gated && cols == n] {
                     let cols = if gated { cols / 2 } else { cols };
                     for (rows, units) in
@@ -114,7 +114,7 @@ fn products_of_the_real_model_are_cut_by_what_the_card_shall_be_busy_with() {
             assert!(first + count == rows || count.is_multiple_of(blocks.rows));
             (first, dispatches) = (first + count, dispatches + 1);
         }
-        // no more of them than need be: each reads the weights
+        // no more dispatches than necessary: each reads the weights
         let most = (work_max / row_work) as usize / blocks.rows * blocks.rows;
         assert!(first == rows && (rows <= FEW_ROWS_MAX || dispatches == rows.div_ceil(most)));
     }
@@ -123,7 +123,7 @@ fn products_of_the_real_model_are_cut_by_what_the_card_shall_be_busy_with() {
 #[test]
 fn operations_on_rows_keep_within_grids() {
     for rows in [SIZES, SIZES_SMALL].into_iter().flat_map(rows_of) {
-        // quantize, then those with a thread for each value, rotation and keys and values
+        // quantization, then the kernels with a thread per value, rotation, and keys and values
         let groups = INTERMEDIATE_MAX.div_ceil(GROUP);
         let values = VOCABULARY_MAX.max(2 * INTERMEDIATE_MAX).div_ceil(64);
         for across in [1, groups, values, HEADS.query * HEADS.dim / 64, HEADS.query + 2 * HEADS.key_value] {
@@ -131,7 +131,7 @@ fn operations_on_rows_keep_within_grids() {
             assert!(is_possible(grid) && grid[1] * grid[2] >= rows, "{rows} rows: {grid:?}");
         }
     }
-    // more rows than a side has
+    // more rows than a side of a grid has
     assert_eq!(row_grid(3, 70_000), [3, 32_768, 3]);
 }
 
@@ -153,7 +153,7 @@ fn attention_of_the_real_model_keeps_within_grids_and_bindings() {
                     assert!(is_cut, "{tokens} tokens, {count} rows");
                 }
             }
-            // on a fast card what the chunks take decides alone about a step of many sequences
+            // on a fast card, the memory for chunks alone limits a step of many sequences
             if entries <= SEQUENCES {
                 let [at_once, most] =
                     [WORK_MAX, u64::MAX].map(|work| FewCut::new(HEADS, tokens, entries, work).at_once);
@@ -176,7 +176,8 @@ fn attention_of_the_real_model_keeps_within_grids_and_bindings() {
 fn tensors_of_the_real_model_keep_within_bindings() {
     for (sizes, bytes_max) in [(SIZES, LARGE_BYTES), (SIZES_SMALL, SMALL_BYTES)] {
         let (chunk, tiles) = (chunk_max(sizes), sizes.tiles_at_once * PATCHES);
-        // activations of a chunk, its logits where an evaluation asks for all, those of the tower, a picture in the projector
+        // activations of a chunk, its logits if an evaluation requests all, those of the tower, a picture in the
+        // projector
         let tensors = [
             (chunk, 3 * HIDDEN),
             (chunk, 2 * INTERMEDIATE),

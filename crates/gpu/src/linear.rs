@@ -11,16 +11,16 @@ use half::{bf16, f16};
 use phi3v_kernels::quant::{GROUP, PANEL, PackedShape};
 use phi3v_kernels::{BackendError, Epilogue, Format, MatrixSource, Norm, Precision};
 
-/// Rows up to which the kernels for few rows run, as on the CPU.
+/// Up to this number of rows the kernels for few rows run, as on the CPU.
 pub(crate) const FEW_ROWS_MAX: usize = 16;
 /// Words of a group of quantized values.
 const GROUP_WORDS: usize = GROUP / 4;
 /// Bytes of a `RowMeta` of `activations.wgsl`.
 const META_BYTES: usize = 32;
-/// Rows and columns of a tile of the kernels for many rows that have one size.
+/// Rows and columns of a tile of the kernels for many rows that have a fixed tile size.
 const TILE: usize = 64;
-/// Large tiles from which on a product has them: they take less memory traffic, but fewer would leave a card of a hundred units and
-/// more idle, that four times as many smaller ones do not.
+/// A product uses large tiles if it has at least this many of them. Large tiles cause less memory traffic, but fewer of
+/// them would leave a card of a hundred units or more idle; four times as many smaller ones do not.
 const LARGE_TILES_MIN: usize = 64;
 
 /// A weight matrix with its optional bias, on the card.
@@ -33,7 +33,7 @@ pub struct GpuLinear {
     k: usize,
 }
 
-/// Consecutive columns of a product: as many as a kernel can see of the matrix.
+/// Consecutive columns of a product: as many as fit into one binding of the matrix.
 pub(crate) struct Part {
     pub(crate) buffer: Buffer,
     first: usize,
@@ -41,10 +41,10 @@ pub(crate) struct Part {
     bytes: usize,
 }
 
-/// A table whose rows are looked up. It stays on the host, whose memory is cheaper: a row is 12 KB to send.
+/// A table whose rows are looked up. It stays in the host's memory, which is cheaper: a row is 12 KB to send.
 pub struct GpuTable(MatrixSource);
 
-/// Bytes of a stored value of a dense format; `None` of a packed one.
+/// Returns the bytes of a stored value of a dense format; `None` for a packed one.
 fn value_size(format: Format) -> Option<usize> {
     match format {
         Format::F32 => Some(4),
@@ -63,17 +63,17 @@ fn check_size(source: &MatrixSource) -> Result<(), BackendError> {
     if expected == found { Ok(()) } else { Err(BackendError::MatrixSize { n, k, format, expected, found }) }
 }
 
-/// How a matrix is cut into parts that a kernel can see whole, and a grid of workgroups cover.
+/// How a matrix is split into parts, each of which fits into one binding and one grid of workgroups.
 pub(crate) struct PartCut {
     /// Columns of the product in a part.
     pub(crate) cols: usize,
-    /// Columns that are cut apart nowhere, and their bytes: a panel, or two rows, which are whole words.
+    /// Smallest number of columns that is never split, and its bytes: a panel, or two rows, which are whole words.
     unit: usize,
     unit_bytes: usize,
 }
 
 impl PartCut {
-    /// For an `[n, k]` matrix, where a kernel sees at most so many bytes.
+    /// Splits an `[n, k]` matrix for bindings of at most `bytes_max` bytes.
     pub(crate) fn new(format: Format, n: usize, k: usize, bytes_max: u64) -> Result<Self, BackendError> {
         let (unit, unit_bytes) = match (PackedShape::new(format, n, k), value_size(format)) {
             (Some(shape), _) => (PANEL, shape.panel_bytes()),
@@ -88,12 +88,12 @@ impl PartCut {
         }
     }
 
-    /// Where column `first` begins.
+    /// Returns the byte offset of column `first`.
     fn offset(&self, first: usize) -> usize {
         first / self.unit * self.unit_bytes
     }
 
-    /// Bytes of the part of `cols` columns, where the last is whole.
+    /// Returns the bytes of the part of `cols` columns, with the last unit complete.
     pub(crate) fn bytes(&self, cols: usize) -> usize {
         cols.div_ceil(self.unit) * self.unit_bytes
     }
@@ -120,7 +120,7 @@ impl GpuLinear {
         Ok(Self { parts, bias: bias.transpose()?, format, precision, n, k })
     }
 
-    /// Whether the kernels can put gates and ups together: both in one part, in panels of their own.
+    /// Returns whether the kernels can combine gates and ups: both are in one part, in separate panels.
     fn gates_fused(&self) -> bool {
         self.parts.len() == 1 && (self.n / 2).is_multiple_of(PANEL)
     }
@@ -136,7 +136,7 @@ impl GpuTable {
         Ok(Self(source))
     }
 
-    /// Row `id`, widened, at the end of `out`.
+    /// Appends row `id`, converted to f32, to `out`.
     fn push_row(&self, id: u32, out: &mut Vec<f32>) {
         let MatrixSource { n, k, format, bytes, .. } = &self.0;
         assert!((id as usize) < *n, "row {id} of a table of {n}");
@@ -151,13 +151,13 @@ impl GpuTable {
     }
 }
 
-/// Bytes of quantized rows: of their values, and of what belongs to each group of them.
+/// Returns the bytes of quantized rows: of their values, and of the metadata of their groups.
 pub(crate) fn quantized_bytes(rows: usize, cols: usize) -> [usize; 2] {
     let groups = rows * cols.div_ceil(GROUP);
     [groups * GROUP_WORDS * 4, groups * META_BYTES]
 }
 
-/// How the kernels know an epilogue, see `epilogue.wgsl`.
+/// Returns the number of an epilogue in the kernels, see `epilogue.wgsl`.
 pub(crate) fn number(epilogue: Epilogue) -> u32 {
     match epilogue {
         Epilogue::Store => 0,
@@ -168,7 +168,7 @@ pub(crate) fn number(epilogue: Epilogue) -> u32 {
     }
 }
 
-/// Rows that a kernel for few rows makes from one reading of the weights.
+/// Returns the rows that a kernel for few rows computes per reading of the weights.
 fn rows_at_once(rows: usize) -> u32 {
     match rows {
         0 | 1 => 1,
@@ -177,7 +177,7 @@ fn rows_at_once(rows: usize) -> u32 {
     }
 }
 
-/// Input of a product: rows, or what they were quantized to.
+/// Input of a product: rows, or their quantized form.
 #[derive(Clone, Copy)]
 enum Input<'a> {
     Rows(&'a GpuTensor),
@@ -196,7 +196,7 @@ impl Input<'_> {
     }
 }
 
-/// Rows and columns to a workgroup of the kernel for matrix units, see
+/// Returns the rows and columns of a workgroup of the kernel for matrix units, see
 /// [`Device::side_for`](crate::device::Device::side_for).
 pub(crate) fn side_for(rows: usize, cols: usize) -> u32 {
     let [small, large] = SIDES;
@@ -204,18 +204,18 @@ pub(crate) fn side_for(rows: usize, cols: usize) -> u32 {
     if tiles < LARGE_TILES_MIN { small } else { large }
 }
 
-/// Columns of the kernel whose workgroups have the fewest.
+/// Columns of a workgroup of the kernel with the fewest.
 const FEWEST_COLS: usize = 4;
 
-/// What a workgroup makes of a product.
+/// The part of a product that a workgroup computes.
 pub(crate) struct Blocks {
     pub(crate) rows: usize,
-    /// Columns of the output.
+    /// Number of columns of the output.
     cols: usize,
 }
 
 impl Blocks {
-    /// Of a kernel for products; `gated` where a column of the output is a gate and an up.
+    /// Returns the block of a kernel for products; with `gated`, a column of the output combines a gate and an up.
     pub(crate) fn new(kernel: Kernel, gated: bool) -> Self {
         let (rows, cols) = match kernel {
             Kernel::Few { rows, .. } => return Self { rows: rows as usize, cols: 16 },
@@ -226,15 +226,16 @@ impl Blocks {
         Self { rows, cols: if gated { cols / 2 } else { cols } }
     }
 
-    /// Workgroups for a product of so many rows and columns of the output. Rows are along the side that runs fastest: workgroups of the
-    /// same columns, which read the same weights, follow each other and find them in the card's cache.
+    /// Returns the workgroups for a product of `rows` rows and `cols` columns of the output. Rows run along the fastest
+    /// dimension: workgroups of the same columns, which read the same weights, follow each other and find them in the
+    /// card's cache.
     pub(crate) fn grid(&self, rows: usize, cols: usize) -> [usize; 3] {
         [rows.div_ceil(self.rows), cols.div_ceil(self.cols), 1]
     }
 }
 
-/// Rows of a product that one dispatch makes: of few all, of many no more than the card shall be busy with, but whole `blocks`. A row has
-/// `row_work` multiplications, by what they cost.
+/// Returns the rows of a product that one dispatch computes. Few rows: all of them. Many rows: whole blocks, no more
+/// than the card may be busy with at a time, but at least one. A row costs `row_work` multiplications.
 pub(crate) fn rows_of_dispatch(rows: usize, blocks: &Blocks, row_work: u64, work_max: u64) -> usize {
     let most = usize::try_from(work_max / row_work.max(1)).unwrap_or(usize::MAX);
     if rows <= FEW_ROWS_MAX {
@@ -244,7 +245,7 @@ pub(crate) fn rows_of_dispatch(rows: usize, blocks: &Blocks, row_work: u64, work
     }
 }
 
-/// Where a product goes, and what happens to it on the way.
+/// The destination of a product, and its epilogue.
 struct Output<'a> {
     to: Bound<'a>,
     cols: usize,
@@ -279,8 +280,8 @@ impl Gpu {
         self.multiply(recorder, input, weight, epilogue, out)
     }
 
-    /// `norm(x) Wᵀ + bias`: quantized on the way where all matrices are packed and rows are few, so that each is normed by
-    /// several workgroups at once; otherwise normed rows first.
+    /// Computes `norm(x) Wᵀ + bias`. If all matrices are packed and rows are few, the rows are normalized while they
+    /// are quantized, so that several workgroups share each row. Otherwise they are normalized first.
     pub(crate) fn run_normed(
         &self,
         x: &GpuTensor,
@@ -301,7 +302,7 @@ impl Gpu {
             self.reshape_tensor(normed, x.rows, x.cols)?;
             self.run_norm(x, norm, normed);
         }
-        // kept to the end: the quantized rows lie in scratch that other threads use as well
+        // held to the end: the quantized rows are in scratch memory that other threads use as well
         let recorder = &mut *self.recorder();
         let input = if few {
             self.quantize(recorder, x, Some(norm))?
@@ -315,7 +316,7 @@ impl Gpu {
         Ok(())
     }
 
-    /// Rows to int8, in the recorder's scratch, normed on the way if asked.
+    /// Quantizes rows to int8 in the recorder's scratch memory, normalizing them if requested.
     fn quantize<'a>(
         &self,
         recorder: &mut Recorder,
@@ -374,7 +375,7 @@ impl Gpu {
         Ok(())
     }
 
-    /// A product, part by part, and of many rows no more at once than the card shall be busy with.
+    /// Runs a product part by part; of many rows, no more at once than the card may be busy with.
     fn parts(&self, recorder: &mut Recorder, input: Input<'_>, weight: &GpuLinear, output: &Output<'_>) {
         let bias = weight.bias.as_ref().map_or(Bound::Empty, Bound::Buffer);
         let [quantized, meta] = [Scratch::Quantized, Scratch::Meta].map(Bound::Scratch);
@@ -404,7 +405,7 @@ impl Gpu {
             let row_cost = row_work * kernel.cost();
             let mut first_row = 0;
             while first_row < rows {
-                // asked anew: the first dispatches teach how fast the card is
+                // read again each time: the first dispatches measure the card's speed
                 let work_max = self.device.pace.work_max();
                 let count = rows_of_dispatch(rows - first_row, &blocks, row_cost, work_max);
                 let dispatch = Dispatch {
@@ -421,7 +422,7 @@ impl Gpu {
                         first_row as u32,
                     ],
                     grid: blocks.grid(count, cols),
-                    // a block of rows reads them all
+                    // each block of rows reads the whole part
                     reads: (part.bytes * count.div_ceil(blocks.rows)) as u64,
                     work: count as u64 * row_work,
                 };
@@ -432,7 +433,7 @@ impl Gpu {
     }
 }
 
-/// The kernel for a product of `rows` rows; on matrix units, where they are to be used, with so many rows and columns to a workgroup.
+/// Returns the kernel for a product of `rows` rows; on matrix units, if used, with the rows and columns of a workgroup.
 pub(crate) fn kernel_for(
     format: Format,
     precision: Precision,

@@ -1,36 +1,37 @@
-//! How much memory a card has, which wgpu does not tell.
+//! The memory of a card, which wgpu does not report.
 
-/// What of a driver's budget this program takes, in percent.
+/// Percentage of a driver's budget that this program uses.
 const BUDGET_PERCENT: u64 = 97;
-/// What wgpu takes from the driver at a time for buffers up to this size; a larger one has memory of its own, no more than it needs. It
-/// is the least that wgpu takes: matrices of 5 to 50 MB fill no larger block, so that of wgpu's default, 128 and 256 MB, Phi-3.5-vision
-/// would leave 0.4 to 3.7 GB empty.
+/// The size of the blocks that wgpu allocates for buffers up to this size; a larger buffer has memory of its own, no
+/// more than it needs. It is wgpu's minimum. Matrices of 5 to 50 MB do not fill larger blocks: with wgpu's default
+/// blocks of 128 and 256 MB, Phi-3.5-vision would leave 0.4 to 3.7 GB unused.
 pub(crate) const BLOCK_BYTES: u64 = 4 << 20;
-/// What is not promised: blocks are not full to the end, of which `device.rs` has a test, and wgpu keeps copies on the host for a while.
+/// Memory held in reserve: blocks are not completely full (`device.rs` has a test), and wgpu keeps copies on the host
+/// for a while.
 pub(crate) const SPARE_BYTES: u64 = 256 << 20;
 
 /// Bytes of a card's memory, or of what it shares with the processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Memory {
     pub(crate) total: u64,
-    /// What a buffer can have at this moment, of all where the driver does not tell what is taken.
+    /// Bytes available for buffers now; ignores memory in use if the driver does not report it.
     pub(crate) room: u64,
 }
 
 impl Memory {
-    /// Where the driver lets the program have `budget` bytes, and `usage` of them are taken: by this program, for the driver takes from
-    /// the budget what others have.
+    /// Computes the memory from the driver's `budget` for the program and its `usage` of it. `usage` is this program's
+    /// alone; the driver subtracts other programs' memory from the budget.
     fn new(total: u64, budget: u64, usage: u64) -> Self {
         Self { total, room: (budget / 100 * BUDGET_PERCENT).saturating_sub(usage) }
     }
 
-    /// What can be had for sure at this moment.
+    /// Returns the bytes that are certainly available now.
     pub(crate) fn available(self) -> u64 {
         self.room.saturating_sub(SPARE_BYTES)
     }
 }
 
-/// The memory of `adapter`; `None` where it cannot be told.
+/// Returns the memory of `adapter`; `None` if it is unknown.
 pub(crate) fn of(adapter: &wgpu::Adapter) -> Option<Memory> {
     #[cfg(target_vendor = "apple")]
     return metal(adapter);
@@ -40,17 +41,17 @@ pub(crate) fn of(adapter: &wgpu::Adapter) -> Option<Memory> {
     vulkan(adapter)
 }
 
-/// By Vulkan: of the largest heap of the card's own.
+/// Queries Vulkan for the card's largest own heap.
 #[cfg(not(target_vendor = "apple"))]
 #[expect(unsafe_code, reason = "a question to the Vulkan driver")]
 fn vulkan(adapter: &wgpu::Adapter) -> Option<Memory> {
     use ash::vk;
-    // SAFETY: the handle is only asked questions, while `adapter` keeps it alive.
+    // SAFETY: the handle is only queried, while `adapter` keeps it alive.
     let hal = unsafe { adapter.as_hal::<wgpu::hal::api::Vulkan>() }?;
     let physical = hal.raw_physical_device();
     let instance = hal.shared_instance();
     if instance.instance_api_version() < vk::API_VERSION_1_1 {
-        return None; // which has no such question
+        return None; // lacks that query
     }
     let budget_known = hal.physical_device_capabilities().supports_extension(ash::ext::memory_budget::NAME);
     let mut budget = vk::PhysicalDeviceMemoryBudgetPropertiesEXT::default();
@@ -58,8 +59,8 @@ fn vulkan(adapter: &wgpu::Adapter) -> Option<Memory> {
     if budget_known {
         found = found.push_next(&mut budget);
     }
-    // SAFETY: `physical` is of `instance`, which is of Vulkan 1.1 at least; the budget is asked for where the driver knows
-    // of it.
+    // SAFETY: `physical` belongs to `instance`, which is at least Vulkan 1.1; the budget is queried only if the driver
+    // supports it.
     unsafe { instance.raw_instance().get_physical_device_memory_properties2(physical, &mut found) };
     let properties = found.memory_properties;
     let heaps = &properties.memory_heaps[..properties.memory_heap_count as usize];
@@ -70,23 +71,23 @@ fn vulkan(adapter: &wgpu::Adapter) -> Option<Memory> {
     Some(Memory::new(heap.size, budget, usage))
 }
 
-/// By DirectX 12: what Windows lets this program have of the memory next to the card.
+/// Queries DirectX 12 for the part of the card's local memory that Windows grants this program.
 #[cfg(windows)]
 #[expect(unsafe_code, reason = "a question to Windows")]
 fn dx12(adapter: &wgpu::Adapter) -> Option<Memory> {
-    // SAFETY: the handle is only asked questions, while `adapter` keeps it alive.
+    // SAFETY: the handle is only queried, while `adapter` keeps it alive.
     let hal = unsafe { adapter.as_hal::<wgpu::hal::api::Dx12>() }?;
-    // 0 is the memory next to the card, 1 would be what it shares with the processor
+    // 0 is the card's local memory; 1 would be the memory it shares with the processor
     let info = hal.raw_adapter().query_video_memory_info(Default::default()).ok()?;
     Some(Memory::new(info.Budget, info.Budget, info.CurrentUsage))
 }
 
-/// By Metal: what a card should have in use at most, which it shares with the processor.
+/// Queries Metal for the recommended maximum of the memory that the card shares with the processor.
 #[cfg(target_vendor = "apple")]
 #[expect(unsafe_code, reason = "a question to Metal")]
 fn metal(adapter: &wgpu::Adapter) -> Option<Memory> {
     use objc2_metal::MTLDevice;
-    // SAFETY: the handle is only asked questions, while `adapter` keeps it alive.
+    // SAFETY: the handle is only queried, while `adapter` keeps it alive.
     let hal = unsafe { adapter.as_hal::<wgpu::hal::api::Metal>() }?;
     let device = hal.raw_device();
     let (budget, usage) = (device.recommendedMaxWorkingSetSize(), device.currentAllocatedSize() as u64);
@@ -104,7 +105,7 @@ mod tests {
         let room = 8 * GB / 100 * 97 - GB;
         assert_eq!(memory(8 * GB, GB), Memory { total: 12 * GB, room });
         assert_eq!(memory(8 * GB, GB).available(), room - SPARE_BYTES);
-        // another program has taken what this one thought its own
+        // another program has taken memory that this one counted as its own
         assert_eq!((memory(4 * GB, 5 * GB).room, memory(4 * GB, 5 * GB).available()), (0, 0));
         assert_eq!((memory(100 << 20, 0).room, memory(100 << 20, 0).available()), (97 << 20, 0));
     }

@@ -1,41 +1,43 @@
-//! How much work is sent to a card at a time, by how fast it turned out to be. Work is counted in multiplications of integers, of which
-//! the pace is learnt where weights are packed; one of floats counts for as many as [`Kernel::cost`](crate::kernel::Kernel::cost) says.
+//! How much work is sent to a card at a time, adapted to its measured speed. Work is counted in integer
+//! multiplications, from which the speed is learned if weights are packed. A float multiplication counts for as many as
+//! [`Kernel::cost`](crate::kernel::Kernel::cost) returns.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Multiplications of a submission at most, however fast the card: a layer of 1,024 tokens has 116 G, a decode step of 16 sequences
-/// 60 G.
+/// Maximum multiplications of a submission on the fastest card: a layer of 1,024 tokens has 116 G, a decode step of 16
+/// sequences 60 G.
 pub(crate) const WORK_MAX: u64 = 1 << 37;
-/// The same of one that nothing is known of: 0.2 s of a processor's part whose integer products are emulated (50 G a second).
+/// Maximum multiplications of a submission on a card of unknown speed: 0.2 s on an integrated card that emulates
+/// integer products (50 G per second).
 pub(crate) const WORK_FIRST: u64 = 1 << 33;
-/// The same of the slowest, so that a submission is worth its costs.
+/// Maximum multiplications of a submission on the slowest card, so that a submission is worth its overhead.
 pub(crate) const WORK_MIN: u64 = 1 << 30;
 
-/// What a submission shall take at most: a quarter of what Windows grants one.
+/// Target time of a submission: a quarter of what Windows allows.
 const AIM: Duration = Duration::from_millis(500);
 
-/// What a submission took.
+/// Measurements of a completed submission.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Done {
-    /// Its multiplications, by what they cost.
+    /// Its multiplications, weighted by their cost.
     pub(crate) work: u64,
-    /// From when it was sent, or the one before it was done, until it was seen to be done.
+    /// Time from when it was sent, or when the previous one completed, until it was seen to be complete.
     pub(crate) took: Duration,
-    /// Whether it was waited for; otherwise it may have been done long before that was seen.
+    /// Whether it was waited for; otherwise it may have completed long before that was seen.
     pub(crate) was_waited_for: bool,
 }
 
-/// Multiplications after which a card is told to begin.
+/// The number of multiplications after which work is submitted.
 pub(crate) struct Pace {
     work_max: AtomicU64,
-    /// As many for the time being; 0 where `work_max` counts.
+    /// The fixed number, if any; 0 if `work_max` applies.
     held: AtomicU64,
     is_fixed: bool,
 }
 
 impl Pace {
-    /// Where a test says how many, that many for ever.
+    /// Creates a pace; if a test gives a number, that number is fixed.
     pub(crate) fn new(fixed: Option<u64>) -> Self {
         let work_max = AtomicU64::new(fixed.unwrap_or(WORK_FIRST));
         Self { work_max, held: AtomicU64::new(0), is_fixed: fixed.is_some() }
@@ -48,12 +50,13 @@ impl Pace {
         }
     }
 
-    /// Has it be so many from now on, and nothing be learnt, or what was learnt before.
+    /// Fixes the number from now on and stops learning, or returns to the learned number.
     pub(crate) fn hold(&self, work_max: Option<u64>) {
         self.held.store(work_max.unwrap_or(0), Ordering::Relaxed);
     }
 
-    /// Learns from a submission. One with little work says more of its costs than of the card.
+    /// Learns from a submission. A submission with little work is ignored, since its time shows its overhead, not the
+    /// card's speed.
     pub(crate) fn learn(&self, done: Done) {
         let before = self.work_max();
         let is_fixed = self.is_fixed || self.held.load(Ordering::Relaxed) > 0;
@@ -70,7 +73,8 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// A card of so many multiplications a second, after some submissions as large as they may be.
+    /// Returns the learned number for a card of `per_second` multiplications a second, after some submissions of the
+    /// maximum size.
     fn learned(per_second: f64, was_waited_for: bool) -> u64 {
         let pace = Pace::new(None);
         for _ in 0..4 {
@@ -90,7 +94,7 @@ mod tests {
             assert!((learned / most - 1.0).abs() < 1e-6, "{learned}, not {most}");
         }
         assert_eq!(learned(1e9, true), WORK_MIN);
-        // which is no reason to go slower where nobody looked before
+        // which is no reason to slow down if nobody waited before
         assert_eq!(learned(1e9, false), WORK_FIRST);
     }
 

@@ -1,4 +1,4 @@
-//! Kernels, compiled when they are first used; Vulkan's drivers keep them in a file.
+//! Kernels, compiled on first use. With Vulkan, the driver's cache of them is stored in a file.
 
 use crate::adapter::Adapter;
 use crate::kept::{SUM_BYTES, sum};
@@ -20,11 +20,11 @@ pub(crate) struct Pipelines {
     cache: Option<Cache>,
 }
 
-/// What the driver keeps of compiled kernels, and its file.
+/// The driver's cache of compiled kernels, and its file.
 struct Cache {
     raw: wgpu::PipelineCache,
     path: PathBuf,
-    /// The sum of what the file holds, if there is one.
+    /// Checksum of the file's contents, if the file exists.
     held: Mutex<Option<[u8; SUM_BYTES]>>,
 }
 
@@ -36,20 +36,20 @@ impl Pipelines {
         }
     }
 
-    /// The kernels that were used.
+    /// Returns the kernels that were used.
     #[cfg(test)]
     pub(crate) fn compiled(&self) -> Vec<Kernel> {
         self.compiled.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
     }
 
-    /// `kernel`, compiled now if it was not before.
+    /// Returns `kernel`, compiling it if necessary.
     pub(crate) fn get(&self, device: &wgpu::Device, kernel: Kernel) -> Arc<Compiled> {
         let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
         let compile = || Arc::new(compile(device, kernel, self.cache.as_ref().map(|cache| &cache.raw)));
         Arc::clone(compiled.entry(kernel).or_insert_with(compile))
     }
 
-    /// Keeps in the cache folder what has been compiled.
+    /// Stores what has been compiled in the cache folder.
     pub(crate) fn keep(&self) {
         self.cache.iter().for_each(Cache::keep);
     }
@@ -65,7 +65,7 @@ impl Cache {
     fn keep(&self) {
         let Some(data) = self.raw.get_data() else { return };
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        // whether the file can be written decides only how long the next start takes
+        // a failure to write the file only makes the next start slower
         let new = Some(sum(&data));
         if std::mem::replace(&mut *held, new) != new {
             let _ = crate::kept::write(&self.path, &data);
@@ -81,25 +81,26 @@ impl Cache {
         let path = folder.join(name);
         let data = crate::kept::read(&path);
         let descriptor = wgpu::PipelineCacheDescriptor { label: None, data: data.as_deref(), fallback: true };
-        // SAFETY: the file, in the user's own folder and undamaged by its sum, holds what `get_data` gave for a card and driver
-        // of the same key; wgpu and the driver check its head.
+        // SAFETY: the file, which is in the user's own folder and undamaged by its checksum, holds what `get_data`
+        // returned for a card and driver of the same key; wgpu and the driver check its header.
         let raw = unsafe { device.create_pipeline_cache(&descriptor) };
         Some(Self { raw, path, held: Mutex::new(data.as_deref().map(sum)) })
     }
 }
 
-/// The text of a kernel, with every check of wgpu's but the counter that it puts into each loop: that one costs time, and keeps
-/// drivers from unrolling.
+/// Compiles the text of a kernel with all of wgpu's checks except the counter that it adds to each loop. The counter
+/// costs time, and keeps drivers from unrolling.
 #[expect(unsafe_code, reason = "wgpu asks for it: loops are not bounded by a counter of its own")]
 fn module(device: &wgpu::Device, name: &str, kernel: Kernel) -> wgpu::ShaderModule {
     let source = wgpu::ShaderSource::Wgsl(kernel.source().into());
     let descriptor = wgpu::ShaderModuleDescriptor { label: Some(name), source };
     let checks =
         wgpu::ShaderRuntimeChecks { force_loop_bounding: false, ..wgpu::ShaderRuntimeChecks::checked() };
-    // SAFETY: without that counter every loop must end, and does: its counter is halved or counted down to 0, or goes up by at
-    // most 256 to a bound that no step wraps past: a constant, a multiple of a thread's number, columns, values or groups of one
-    // row, which lies in one buffer of at most `BINDING_BYTES_MAX`, words of a head of at most `DIM_MAX` values, or chunks of 256
-    // tokens, of which u32 counts 2^24. `kernel_tests.rs` reads the form of every loop.
+    // SAFETY: without that counter every loop must end, and does. Its counter is halved, counts down to 0, or increases
+    // by at most 256 up to a bound that no step can wrap past. The bound is a constant; a multiple of a thread's
+    // number; columns, values or groups of one row, which lies in one buffer of at most `BINDING_BYTES_MAX`; words of a
+    // head of at most `DIM_MAX` values; or chunks of 256 tokens, of which u32 counts 2^24. `kernel_tests.rs` checks the
+    // form of every loop.
     unsafe { device.create_shader_module_trusted(descriptor, checks) }
 }
 
@@ -114,11 +115,11 @@ fn compile(device: &wgpu::Device, kernel: Kernel, cache: Option<&wgpu::PipelineC
     pipeline(device, &text, cache)
 }
 
-/// The text of a kernel, and what is known of it.
+/// The text of a kernel, and its bindings.
 pub(crate) struct Text<'a> {
     pub(crate) name: &'a str,
     pub(crate) module: &'a wgpu::ShaderModule,
-    /// As [`Kernel::bindings`] has them.
+    /// In the format of [`Kernel::bindings`].
     pub(crate) bindings: &'a str,
     pub(crate) entry: &'a str,
 }
@@ -147,7 +148,7 @@ pub(crate) fn pipeline(
         immediate_size: NUMBERS_BYTES,
     });
     let options = wgpu::PipelineCompilationOptions {
-        // every kernel writes what it reads of it
+        // every kernel writes its workgroup memory before it reads it
         zero_initialize_workgroup_memory: false,
         ..Default::default()
     };

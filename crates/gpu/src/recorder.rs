@@ -1,10 +1,10 @@
-//! Operations recorded, and sent to the card a hundred at a time.
+//! Records operations, and sends them to the card about a hundred at a time.
 //!
-//! A decode step is a few submissions, so that the card computes its first layers while the last are recorded, a prefill one for
-//! every one or two layers: the card is told to begin when enough work or enough kernels are recorded, and no more than two
-//! submissions are under way before more is recorded. Attention and products of many rows, of which one alone could be too long, come in
-//! several dispatches. So no submission lasts near the two
-//! seconds after which Windows takes the card for dead, and who watches the layers go by sees true progress.
+//! A decode step takes a few submissions, so that the card computes its first layers while the last are recorded;
+//! prefill takes one for every one or two layers. A submission is sent when enough work or enough kernels are recorded,
+//! and recording waits while more than two submissions are in flight. Attention and products of many rows, which could
+//! be too long in one dispatch, are split into several. So no submission comes near the two seconds after which Windows
+//! resets the card, and progress reports per layer are accurate.
 
 use crate::buffer::Buffer;
 use crate::device::Device;
@@ -18,77 +18,77 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-/// Numbers beside a dispatch, in words.
+/// Immediate data of a dispatch, in words.
 const NUMBERS: usize = 8;
-/// The same in bytes.
+/// Immediate data of a dispatch, in bytes.
 pub(crate) const NUMBERS_BYTES: u32 = 4 * NUMBERS as u32;
 
-/// Bytes that are staged for one submission; more at once goes by a write of its own.
+/// Bytes staged for one submission; larger data is written separately.
 const ARENA_BYTES: usize = 4 << 20;
 
-/// Kernels after which a card that has nothing to do is told to begin.
+/// Number of kernels after which work is submitted to an idle card.
 const KERNELS_FIRST: usize = 32;
-/// The same of a card that is at work, and so most of a submission.
+/// Number of kernels after which work is submitted to a busy card, and so the maximum of a submission.
 pub(crate) const KERNELS_NEXT: usize = 128;
 
-/// Submissions under way before more is recorded.
+/// Maximum number of submissions in flight while more is recorded.
 const IN_FLIGHT_MAX: usize = 2;
 
-/// A wait that took longer was one: the submission was not done before.
+/// A wait longer than this means that the submission was not complete before.
 const WAIT_MIN: Duration = Duration::from_micros(200);
 
-/// Bindings of a kernel at most.
+/// Maximum bindings of a kernel.
 const BINDINGS_MAX: usize = 5;
 
-/// Workgroups along a side of a grid that WebGPU, Vulkan, Metal and DirectX 12 promise.
+/// Workgroups along a side of a grid that WebGPU, Vulkan, Metal and DirectX 12 guarantee.
 pub(crate) const SIDE_MAX: usize = 65_535;
 
-/// Rows along one dimension of a dispatch, as `common.wgsl` has them.
+/// Rows along one dimension of a dispatch; matches `common.wgsl`.
 const ROWS_PER_LAYER: usize = 32_768;
 
-/// A grid of `across` workgroups for each of `rows` rows.
+/// Returns a grid of `across` workgroups for each of `rows` rows.
 pub(crate) fn row_grid(across: usize, rows: usize) -> [usize; 3] {
     [across, rows.min(ROWS_PER_LAYER), rows.div_ceil(ROWS_PER_LAYER)]
 }
 
-/// What was recorded since a recorder began.
+/// Counts since a recorder was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Kernels started.
     pub dispatches: u64,
     /// Batches of commands sent to the card.
     pub submissions: u64,
-    /// Dispatches that had to wait for an earlier one or a copy, because it wrote what they read or write; 0 unless
+    /// Dispatches that had to wait for an earlier one or a copy, because one of the two writes a buffer of both; 0 unless
     /// [`GpuOptions::count_barriers`](crate::GpuOptions::count_barriers) is set.
     pub barriers: u64,
     /// Bytes of weights, keys and values that the dispatches read.
     pub bytes_read: u64,
-    /// Bytes copied into place before them: rows of the embedding, rotations, block tables.
+    /// Bytes copied before the dispatches: rows of the embedding, rotations, block tables.
     pub bytes_copied: u64,
-    /// Multiplications of the largest batch of commands so far, which decides how long the card is busy at a time; those of floats
-    /// count four times.
+    /// Multiplications of the largest batch of commands so far, which decides how long the card is busy at a time;
+    /// those of floats count four times.
     pub work_largest: u64,
 }
 
-/// What a kernel binds.
+/// The target of a kernel's binding.
 #[derive(Clone, Copy)]
 pub(crate) enum Bound<'a> {
     Buffer(&'a Buffer),
-    /// What was staged.
+    /// The staged words.
     Arena,
-    /// Scratch for which room was made.
+    /// Reserved scratch memory.
     Scratch(Scratch),
-    /// Nothing: the kernel does not read it.
+    /// Nothing, since the kernel does not read the binding.
     Empty,
 }
 
-/// One kernel to be started.
+/// One kernel to run.
 pub(crate) struct Dispatch<'a> {
     pub(crate) kernel: Kernel,
-    /// In the order of its bindings.
+    /// Bindings, in the kernel's order.
     pub(crate) bound: &'a [Bound<'a>],
     pub(crate) numbers: &'a [u32],
-    /// Workgroups.
+    /// Number of workgroups along each side.
     pub(crate) grid: [usize; 3],
     /// Bytes of weights, keys and values that it reads.
     pub(crate) reads: u64,
@@ -97,26 +97,26 @@ pub(crate) struct Dispatch<'a> {
 }
 
 impl Dispatch<'_> {
-    /// Its multiplications by what they cost, by which the pace counts.
+    /// Returns its multiplications weighted by their cost, in the units of the pace.
     fn cost(&self) -> u64 {
         self.work * self.kernel.cost()
     }
 }
 
-/// Buffers between kernels of one operation.
+/// Buffers between the kernels of one operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scratch {
     /// Quantized rows.
     Quantized,
-    /// Their scales, sums and outliers.
+    /// Scales, sums and outliers of the quantized rows.
     Meta,
     /// Chunks of an attention.
     Chunks,
-    /// A product before its gates.
+    /// A product before its gates are applied.
     Gates,
 }
 
-/// Buffers that were used since the last barrier, by their numbers.
+/// Buffers used since the last barrier, by their numbers.
 #[derive(Default)]
 struct Used {
     written: HashSet<u64>,
@@ -129,7 +129,7 @@ impl Used {
         self.read.clear();
     }
 
-    /// Notes what `kernel` binds, the buffers of these numbers; whether it must wait for one before it.
+    /// Records the buffers that `kernel` binds, given by `numbers`. Returns whether it must wait for an earlier kernel.
     fn note(&mut self, kernel: Kernel, numbers: &[u64]) -> bool {
         let accesses = || kernel.bindings().chars().zip(numbers);
         let Self { written, read } = &*self;
@@ -146,15 +146,15 @@ impl Used {
     }
 }
 
-/// What decides about a kernel's bindings.
+/// The key of a kernel's bind group.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct GroupKey {
     kernel: Kernel,
-    /// Numbers of its buffers; 0 past the last.
+    /// Numbers of its buffers; 0 after the last.
     buffers: [u64; BINDINGS_MAX],
 }
 
-/// A buffer and its number, by which its bindings are found. It may be gone by the time it is bound.
+/// A buffer and its number, which identifies its bind groups. It may be dropped before it is bound.
 struct Numbered {
     raw: wgpu::Buffer,
     number: u64,
@@ -166,17 +166,17 @@ impl Numbered {
     }
 }
 
-/// A submission under way.
+/// A submission in flight.
 struct Submitted {
     index: wgpu::SubmissionIndex,
-    /// What its multiplications cost.
+    /// Its multiplications, weighted by their cost.
     work: u64,
     at: Instant,
 }
 
-/// See the module's introduction.
+/// See the module documentation.
 pub(crate) struct Recorder {
-    // the pass is dropped before what it records into
+    // the pass is dropped before the encoder that it records into
     pass: Option<wgpu::ComputePass<'static>>,
     encoder: Option<wgpu::CommandEncoder>,
     arena: Buffer,
@@ -184,26 +184,26 @@ pub(crate) struct Recorder {
     groups: HashMap<GroupKey, wgpu::BindGroup>,
     scratch: [Option<Buffer>; 4],
     readback: Option<Buffer>,
-    /// Counts submissions, where the driver does not tell of those that failed.
+    /// Counts submissions, if the driver does not report failed ones.
     ticks: Option<Ticks>,
-    /// What the last kernel that was recorded writes, where they are counted.
+    /// The buffer that the last recorded kernel writes, if submissions are counted.
     last: Option<Numbered>,
-    /// Bound where a kernel has nothing to read.
+    /// Bound if a kernel has nothing to read.
     empty: Buffer,
     in_flight: VecDeque<Submitted>,
-    /// When the last submission was seen to be done.
+    /// When the last submission was seen to be complete.
     last_done: Option<Instant>,
-    /// What multiplications since the last submission cost, and its kernels.
+    /// The weighted multiplications since the last submission, and (below) its kernels.
     work: u64,
     kernels: usize,
-    /// Measures every kernel, where that was asked for.
+    /// Measures every kernel, if requested.
     timer: Option<Timer>,
-    /// By which barriers are counted, where that was asked for.
+    /// Counts barriers, if requested.
     used: Option<Used>,
     counts: Counts,
-    /// What went wrong where no error can be told.
+    /// Errors of operations that cannot return one.
     failed: Failures,
-    /// Every dispatch, where a test looks at them.
+    /// Every dispatch, if a test inspects them.
     #[cfg(test)]
     pub(crate) log: Option<Vec<Logged>>,
 }
@@ -254,19 +254,19 @@ impl Recorder {
         self.ticks.iter_mut().for_each(Ticks::miss);
     }
 
-    /// What the kernels took since this was last asked, the longest first.
+    /// Returns the kernels' times since the last call, the longest first.
     pub(crate) fn take_times(&mut self) -> Vec<KernelTime> {
         self.timer.as_mut().map(Timer::take).unwrap_or_default()
     }
 
-    /// Keeps the first error of a thread's operations that cannot return one, for the next download.
+    /// Keeps the first error of each thread's operations that cannot return one, for the next download.
     pub(crate) fn keep(&mut self, result: Result<(), BackendError>) {
         if let Err(error) = result {
             self.failed.keep(error);
         }
     }
 
-    /// Makes room for `bytes` bytes between kernels.
+    /// Reserves `bytes` bytes of scratch memory between kernels.
     pub(crate) fn reserve(
         &mut self,
         device: &Device,
@@ -275,7 +275,7 @@ impl Recorder {
     ) -> Result<(), BackendError> {
         let slot = &mut self.scratch[scratch as usize];
         if slot.as_ref().is_none_or(|buffer| buffer.size() < bytes as u64) {
-            // the smaller one goes first, should there not be room for both
+            // frees the smaller buffer first, in case there is no room for both
             *slot = None;
             let buffer = self.new_buffer(device, bytes)?;
             self.scratch[scratch as usize] = Some(buffer);
@@ -283,18 +283,18 @@ impl Recorder {
         Ok(())
     }
 
-    /// A new buffer, see [`with_room`](Self::with_room).
+    /// Creates a new buffer, see [`with_room`](Self::with_room).
     pub(crate) fn new_buffer(&mut self, device: &Device, bytes: usize) -> Result<Buffer, BackendError> {
         self.with_room(device, || device.buffer(bytes))
     }
 
-    /// A new buffer that holds `bytes`, see [`with_room`](Self::with_room).
+    /// Creates a new buffer that holds `bytes`, see [`with_room`](Self::with_room).
     pub(crate) fn filled(&mut self, device: &Device, bytes: &[u8]) -> Result<Buffer, BackendError> {
         self.with_room(device, || device.filled(bytes))
     }
 
-    /// Does what takes memory of the card. Where there is no room, what nobody needs any more goes first, and it is done once more:
-    /// buffers that were dropped stay until the work that uses them is done.
+    /// Runs `take`, which allocates memory of the card. If it runs out of memory, waits for all submitted work, which
+    /// frees dropped buffers, and tries once more: a dropped buffer lives until the work that uses it is complete.
     fn with_room<T>(
         &mut self,
         device: &Device,
@@ -315,7 +315,7 @@ impl Recorder {
         if dispatch.grid.contains(&0) {
             return;
         }
-        // what was staged for this dispatch must stay where it is
+        // the words staged for this dispatch must stay where they are
         let is_staged = dispatch.bound.iter().any(|bound| matches!(bound, Bound::Arena));
         if !is_staged && self.work > 0 && self.work + dispatch.cost() > device.pace.work_max() {
             let result = self.submit(device);
@@ -329,7 +329,7 @@ impl Recorder {
         words[..dispatch.numbers.len()].copy_from_slice(dispatch.numbers);
         let (encoder, timer) = (&mut self.encoder, &mut self.timer);
         if timer.is_some() {
-            self.pass = None; // a kernel that is timed has a pass of its own
+            self.pass = None; // a timed kernel has a pass of its own
         }
         let pass = self.pass.get_or_insert_with(|| {
             let encoder = encoder.get_or_insert_with(|| new_encoder(device));
@@ -371,7 +371,7 @@ impl Recorder {
         self.log = Some(log);
     }
 
-    /// The buffer that is meant.
+    /// Returns the buffer of a binding.
     fn buffer<'a>(&'a self, bound: Bound<'a>) -> &'a Buffer {
         match bound {
             Bound::Buffer(buffer) => buffer,
@@ -389,7 +389,7 @@ impl Recorder {
         GroupKey { kernel: dispatch.kernel, buffers }
     }
 
-    /// The bindings of a dispatch, made once for the same buffers.
+    /// Returns the bind group of a dispatch, created once for the same buffers.
     fn group(
         &mut self,
         device: &Device,
@@ -412,7 +412,7 @@ impl Recorder {
         self.counts.bytes_read += dispatch.reads;
     }
 
-    /// Puts words where the next dispatch finds them, in the arena, and says at which.
+    /// Writes words to the arena for the next dispatch, and returns their word offset.
     pub(crate) fn stage(&mut self, device: &Device, words: &[u32]) -> Result<u32, BackendError> {
         let bytes = bytemuck::cast_slice::<u32, u8>(words);
         if bytes.len() > ARENA_BYTES {
@@ -426,7 +426,7 @@ impl Recorder {
         Ok((at / 4) as u32)
     }
 
-    /// Writes `bytes`, whole words, to `buffer` at `at`, in the order of the operations.
+    /// Writes `bytes`, whole words, to `buffer` at offset `at`, in the order of the operations.
     pub(crate) fn write(
         &mut self,
         device: &Device,
@@ -452,7 +452,7 @@ impl Recorder {
         Ok(())
     }
 
-    /// Sends what was recorded to the card, and waits until no more than two submissions are under way.
+    /// Sends the recorded work to the card, and waits until at most two submissions are in flight.
     pub(crate) fn submit(&mut self, device: &Device) -> Result<(), BackendError> {
         self.pass = None;
         if !self.staged.is_empty() {
@@ -481,7 +481,7 @@ impl Recorder {
         Ok(())
     }
 
-    /// Ends a submission where submissions are counted on the card.
+    /// Ends a submission, if submissions are counted on the card.
     fn end_counted(&mut self, device: &Device, encoder: &mut wgpu::CommandEncoder) {
         let Some(ticks) = &mut self.ticks else { return };
         let last = self.last.take().unwrap_or_else(|| Numbered::of(&self.empty));
@@ -495,7 +495,7 @@ impl Recorder {
         ticks.end(encoder, &tick, &group);
     }
 
-    /// Waits for the oldest submission under way, and learns how fast the card is.
+    /// Waits for the oldest submission in flight, and learns the card's speed.
     fn wait_for_oldest(&mut self, device: &Device) -> Result<(), BackendError> {
         let Some(Submitted { index, work, at }) = self.in_flight.pop_front() else { return Ok(()) };
         let start = Instant::now();
@@ -508,7 +508,7 @@ impl Recorder {
         waited
     }
 
-    /// Drops bindings of buffers that are gone, which would keep their memory.
+    /// Drops bind groups of dropped buffers, which would keep their memory.
     fn forget_gone(&mut self, device: &Device) {
         let gone = device.gone.take();
         if !gone.is_empty() {
@@ -554,7 +554,7 @@ impl Recorder {
             out.extend_from_slice(bytemuck::cast_slice(&view));
             Ok(())
         });
-        // for the next time, also where something went wrong
+        // unmapped for the next use, even after an error
         raw.unmap();
         self.ticks.iter().for_each(Ticks::unmap);
         done
@@ -571,7 +571,7 @@ impl Recorder {
     /// Waits until everything is done.
     pub(crate) fn finish(&mut self, device: &Device) -> Result<(), BackendError> {
         let waited = self.wait_for_all(device);
-        // however it ends, the same thread hears nothing of it when it asks next
+        // taken in any case, so that the same thread does not receive it again later
         let failed = self.failed.told();
         waited?;
         self.used.iter_mut().for_each(Used::clear);

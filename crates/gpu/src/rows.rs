@@ -9,7 +9,7 @@ use phi3v_kernels::{Heads, Norm};
 /// Columns of a workgroup.
 const WIDTH: usize = 64;
 
-/// A norm's numbers and what it binds: weight and bias.
+/// The parameters of a norm and its bindings: weight and bias.
 pub(crate) struct NormParts<'a> {
     pub(crate) is_layer: u32,
     pub(crate) eps: u32,
@@ -34,7 +34,7 @@ impl<'a> NormParts<'a> {
 }
 
 /// # Panics
-/// If the rows cannot be rotated so.
+/// If the rows cannot be rotated with `cos_sin`.
 pub(crate) fn check_rotation(cos_sin: &GpuTensor, heads: Heads, qkv: &GpuTensor) {
     let cols = (heads.query + 2 * heads.key_value) * heads.dim;
     assert_eq!(qkv.cols, cols, "columns of qkv for {heads:?}");
@@ -81,7 +81,7 @@ impl Gpu {
         self.on_rows(&mut self.recorder(), &call);
     }
 
-    /// `out` `[rows, hidden]` of gates and as many ups, `[rows, 2 hidden]`, that lie in the scratch for it.
+    /// Computes `out`, `[rows, hidden]`, from gates and the same number of ups, `[rows, 2 hidden]`, in scratch memory.
     pub(crate) fn run_gate(&self, recorder: &mut Recorder, out: &GpuTensor) {
         let source = Bound::Scratch(Scratch::Gates);
         let call =
@@ -100,7 +100,7 @@ impl Gpu {
 
     fn on_rows(&self, recorder: &mut Recorder, call: &OnRows<'_>) {
         let OnRows { kernel, source, out, rows, threads, a, b } = *call;
-        // what is staged for a kernel keeps it from waiting for the next submission
+        // a kernel that binds the arena could not be deferred to the next submission
         let numbers = if kernel == Kernel::Gather { Bound::Arena } else { Bound::Empty };
         let dispatch = Dispatch {
             kernel,
@@ -119,11 +119,11 @@ struct OnRows<'a> {
     kernel: Kernel,
     source: Bound<'a>,
     out: &'a GpuTensor,
-    /// Rows that have threads.
+    /// Number of rows that have threads.
     rows: usize,
-    /// Threads of a row.
+    /// Threads per row.
     threads: usize,
-    /// The kernel's own numbers.
+    /// The kernel's own parameters.
     a: u32,
     b: u32,
 }

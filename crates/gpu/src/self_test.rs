@@ -1,6 +1,6 @@
-//! A card whose results are wrong is found before it is used: the result of every kernel against the processor's, on small shapes.
-//! Those that promise each other's bits are compared with each other too, on the card. What was found is kept for the card, its
-//! driver's version and this program's, and its kernels.
+//! Detects a card with wrong results before it is used: compares the result of every kernel with the processor's, on
+//! small shapes. Kernels that promise the same bits are also compared with each other, on the card. The result is
+//! stored for the card, its driver's version, this program's version, and its kernels.
 
 use crate::backend::Gpu;
 use crate::found::{Found, path};
@@ -15,30 +15,34 @@ use phi3v_kernels::{
 };
 use std::path::Path;
 
-/// Largest difference from the processor's result, relative to its largest value. Right kernels are within 0.4 % (see
-/// `phi3v_kernels::testing::tolerances`); wrong ones, with a value left out or taken twice, are far from it.
+/// Largest difference from the processor's result, relative to its largest value. Correct kernels are within 0.4 % (see
+/// `phi3v_kernels::testing::tolerances`); wrong ones, which omit a value or use it twice, are far outside.
 const TOLERANCE: f32 = 0.02;
 
 /// Columns of the products.
 const N: usize = 64;
-/// Rows of the products: for each kernel of few rows, which make 1, 2 or 4 from one reading of the weights; the last takes two.
+/// Rows of the products for each kernel for few rows, which compute 1, 2 or 4 per reading of the weights; the last
+/// count takes two readings.
 const FEW_ROWS: [usize; 3] = [1, 2, 6];
-/// The same for many.
+/// Rows of the products for many rows.
 const MANY_ROWS: usize = 20;
-/// Values along K of packed products: 97 groups, of which no kernel for few rows sums all in one pass, be it of one row, two or four.
+/// Length along K of packed products: 97 groups. No kernel for few rows, be it of one row, two or four, sums them all
+/// in one pass.
 const LONG: usize = 97 * GROUP;
-/// Values along K after which packed weights recur: encoding more would take longer than all else. As many groups divide no pass.
+/// Length along K after which packed weights repeat: encoding more would dominate the test's time. No pass is a
+/// multiple of this number of groups.
 const RECURRING: usize = 7 * GROUP;
-/// Values along K of packed products that one pass sums.
+/// Length along K of packed products that one pass sums.
 const SHORT: usize = 3 * GROUP;
-/// Rows and columns of products of more than a tile in either direction, and rows that one dispatch makes of them: two tiles of the
-/// largest, which leaves some to a second.
+/// Rows and columns of products of more than a tile in either direction, and (below) the rows that one dispatch
+/// computes: two tiles of the largest kind, which leaves some for a second dispatch.
 const TILED: [usize; 2] = [270, 192];
 const TILED_AT_ONCE: usize = 256;
-/// Values along K of these, packed and dense; by what multiplications cost as many rows of either are as much work.
+/// Lengths along K of these products, packed and dense: chosen so that, weighted by the cost of multiplications, a row
+/// of either is the same work.
 const TILED_K: [usize; 2] = [GROUP, GROUP / 4];
 
-/// Weights of a product, with the arithmetic that has kernels of its own, values along K and what happens to the result.
+/// Weights of a product, with the arithmetic if it has kernels of its own, the length along K, and the epilogue.
 #[derive(Clone, Copy)]
 struct Weights {
     format: Format,
@@ -47,10 +51,10 @@ struct Weights {
     epilogue: Epilogue,
 }
 
-/// Has the card be sent no more work at a time than this, or what suits it.
+/// Limits the work sent to the card at a time to the given amount, or resets the limit.
 type Hold<'a> = &'a dyn Fn(Option<u64>);
 
-/// All that have kernels of their own, the packed ones first; every epilogue that a product of its own has, in turn.
+/// All weights that have kernels of their own, the packed ones first; the epilogues take turns.
 const WEIGHTS: [Weights; 10] = {
     use Epilogue::{Add, Gelu, QuickGelu};
     const fn weights(format: Format, precision: Precision, k: usize, epilogue: Epilogue) -> Weights {
@@ -69,20 +73,21 @@ const WEIGHTS: [Weights; 10] = {
         weights(Format::F32, Precision::F32, 300, QuickGelu),
     ]
 };
-/// How many of these are packed.
+/// Number of packed ones among them.
 const PACKED: usize = 4;
-/// Tokens of an attention, a few more than the kernels sum apart, and those of them that are not asked for.
+/// Tokens of an attention, a few more than the kernels sum separately, and (below) those of them whose rows are not
+/// requested.
 const TOKENS: usize = 270;
 const CACHED: usize = 240;
 /// Rows of a group that attend to each other: two chunks of keys.
 const ATTENDED: usize = 270;
-/// Columns of gates and ups together: in panels of their own, and in one.
+/// Columns of gates and ups together: in separate panels, and in one.
 const GATED: [usize; 2] = [2 * N, N];
 
-/// What a card's kernels do when they are tried, or did when they were last.
+/// Returns the self-test's result for a card's kernels, from a new test or from the last one.
 ///
 /// # Errors
-/// The first result that is wrong.
+/// The first wrong result.
 pub(crate) fn run(gpu: &Gpu, cache: Option<&Path>) -> Result<Found, GpuError> {
     let name = gpu.adapter().name.clone();
     let units = gpu.device.units.is_some();
@@ -96,7 +101,7 @@ pub(crate) fn run(gpu: &Gpu, cache: Option<&Path>) -> Result<Found, GpuError> {
                 if refused { GpuError::Refused { name, reason } } else { GpuError::Open { name, reason } }
             })?;
             path.iter().for_each(|path| found.keep(path));
-            // all are compiled, and a program does not always end by itself
+            // all kernels are compiled now, and a program may not end normally
             gpu.device.pipelines.keep();
             found
         }
@@ -107,19 +112,19 @@ pub(crate) fn run(gpu: &Gpu, cache: Option<&Path>) -> Result<Found, GpuError> {
     }
 }
 
-/// Why a card's matrix units are known to fail.
+/// Returns why a card's matrix units are known to fail.
 pub(crate) fn kept_fault(card: &Adapter, cache: Option<&Path>) -> Option<String> {
     Found::kept(&path(cache?, card, true))?.wrong
 }
 
-/// Keeps why a card's matrix units fail, for the next start.
+/// Stores why a card's matrix units fail, for the next start.
 pub(crate) fn keep_fault(card: &Adapter, cache: Option<&Path>, fault: &str) {
     if let Some(folder) = cache {
         Found { wrong: Some(fault.to_owned()), ..Found::default() }.keep(&path(folder, card, true));
     }
 }
 
-/// Tries the kernels, unless they were tried before and no result came back; it is to be kept at `path`.
+/// Tests the kernels, unless earlier tests returned no result; the result will be stored at `path`.
 fn try_once(gpu: &Gpu, path: Option<&Path>) -> Result<Found, BackendError> {
     let Some(trial) = path.and_then(Trial::begin) else { return try_kernels(gpu) };
     let found = if trial.is_last() {
@@ -135,8 +140,8 @@ fn try_once(gpu: &Gpu, path: Option<&Path>) -> Result<Found, BackendError> {
     found
 }
 
-/// Every kernel against the processor, and those that promise the same bits against each other; matrix units that compute
-/// rightly are timed.
+/// Compares every kernel with the processor, and those that promise the same bits with each other. Measures matrix
+/// units that compute correctly.
 fn try_kernels(gpu: &Gpu) -> Result<Found, BackendError> {
     let failed = |reason: String| BackendError::Device { reason };
     let cpu = Cpu::new(&CpuOptions { threads: Some(1), level: None }).map_err(|e| failed(e.to_string()))?;
@@ -156,7 +161,7 @@ fn hold_of(gpu: &Gpu) -> impl Fn(Option<u64>) {
     |work_max| gpu.device.pace.hold(work_max)
 }
 
-/// The first operation that matrix units give other bits than integer products do, by tiles of either size.
+/// Returns the first operation for which matrix units have other bits than integer products, with tiles of either size.
 fn first_wrong_by_units(gpu: &Gpu, by_dot4: &[Outcome]) -> Result<Option<String>, BackendError> {
     let by_tiles = |side| {
         gpu.device.use_side(Some(side));
@@ -168,7 +173,7 @@ fn first_wrong_by_units(gpu: &Gpu, by_dot4: &[Outcome]) -> Result<Option<String>
     Ok(small?.or(large?))
 }
 
-/// The first operation whose result is not the processor's.
+/// Returns the first operation whose result is not the processor's.
 fn first_wrong(found: &[Outcome], right: &[Outcome]) -> Option<String> {
     let mut pairs = found.iter().zip(right);
     pairs.find(|(found, right)| !are_close(&found.values, &right.values)).map(|(found, _)| found.name())
@@ -180,7 +185,7 @@ fn are_close(found: &[f32], right: &[f32]) -> bool {
     found.len() == right.len() && found.iter().zip(right).all(|(a, b)| (a - b).abs() <= TOLERANCE * largest)
 }
 
-/// The first operation that matrix units give other bits than integer products do.
+/// Returns the first operation for which matrix units have other bits than integer products.
 fn first_other(by_dot4: &[Outcome], by_units: &[Outcome]) -> Option<String> {
     let other = by_units.iter().find(|units| {
         let same = |dot4: &&Outcome| (dot4.what == units.what) && (dot4.how == units.how);
@@ -189,7 +194,8 @@ fn first_other(by_dot4: &[Outcome], by_units: &[Outcome]) -> Option<String> {
     other.map(|units| format!("{}, bit for bit", units.name()))
 }
 
-/// The first operation whose rows have other bits in one company than in another, where they promise the same.
+/// Returns the first operation whose rows have different bits with different numbers of rows, although they promise the
+/// same.
 fn first_that_differs(outcomes: &[Outcome]) -> Option<String> {
     let exact = || outcomes.iter().filter(|outcome| outcome.is_exact);
     let pairs =
@@ -208,9 +214,10 @@ fn has_bits(a: &[f32], b: &[f32]) -> bool {
 /// The result of an operation.
 struct Outcome {
     what: String,
-    /// How it was done: with how many rows, or cut in which way. What was done in two ways begins with the same rows.
+    /// How it was computed: with how many rows, or split in which way. Two ways of the same operation begin with the
+    /// same rows.
     how: String,
-    /// Whether those have the same bits, by whichever kernel.
+    /// Whether those rows have the same bits in every kernel.
     is_exact: bool,
     values: Vec<f32>,
 }
@@ -248,7 +255,7 @@ fn results<B: Backend>(backend: &B, hold: Hold<'_>) -> Result<Vec<Outcome>, Back
     Ok(results)
 }
 
-/// What matrix units do where a card has them.
+/// Runs the operations that use matrix units if a card has them.
 fn many_rows<B: Backend>(backend: &B, hold: Hold<'_>) -> Result<Vec<Outcome>, BackendError> {
     let mut results = products(backend, &WEIGHTS[..PACKED], MANY_ROWS)?;
     results.extend(tiled(backend, &WEIGHTS[..PACKED], hold)?);
@@ -260,7 +267,7 @@ fn many_rows<B: Backend>(backend: &B, hold: Hold<'_>) -> Result<Vec<Outcome>, Ba
     Ok(results)
 }
 
-/// Numbers between -1 and 1 without a pattern that a kernel could have.
+/// Returns numbers between -1 and 1, without a pattern that a kernel could have.
 fn numbers(count: usize, seed: u32) -> Vec<f32> {
     let mut state = seed;
     let next = || {
@@ -282,7 +289,7 @@ fn values<B: Backend>(backend: &B, tensor: &B::Tensor) -> Result<Vec<f32>, Backe
     Ok(values)
 }
 
-/// A matrix of these values, row by row.
+/// Returns a matrix of these values, given row by row.
 fn matrix(format: Format, n: usize, k: usize, rows: &[f32]) -> MatrixSource {
     let bytes = match PackedShape::new(format, n, k) {
         Some(shape) => {
@@ -301,7 +308,7 @@ fn matrix(format: Format, n: usize, k: usize, rows: &[f32]) -> MatrixSource {
     MatrixSource { bytes, format, precision: Precision::F32, n, k, bias }
 }
 
-/// A matrix of [`N`] rows for a product, whose packed weights recur.
+/// Returns a matrix of [`N`] rows for a product; its packed weights repeat.
 fn recurring(format: Format, k: usize) -> MatrixSource {
     let encoded = if format.is_packed() { k.min(RECURRING) } else { k };
     let source = matrix(format, N, encoded, &numbers(N * encoded, 1));
@@ -311,7 +318,7 @@ fn recurring(format: Format, k: usize) -> MatrixSource {
     MatrixSource { bytes: Bytes::from(bytes), k, ..source }
 }
 
-/// What a product with these is called.
+/// Returns the name of a product with these weights.
 fn product_with(weights: &Weights) -> String {
     let Weights { format, precision, epilogue, .. } = weights;
     let arithmetic = if format.is_packed() { String::new() } else { format!(" in {precision:?}") };
@@ -319,14 +326,14 @@ fn product_with(weights: &Weights) -> String {
     format!("a {format:?} product{arithmetic}{added}")
 }
 
-/// Products of `rows` rows with each of these.
+/// Computes products of `rows` rows with each of these weights.
 fn products<B: Backend>(backend: &B, weights: &[Weights], rows: usize) -> Result<Vec<Outcome>, BackendError> {
     let outcome = |weights: &Weights| {
         let &Weights { format, precision, k, epilogue } = weights;
         let source = MatrixSource { precision, ..recurring(format, k) };
         let mut x = numbers(rows * k, 3);
         for row in x.chunks_exact_mut(k) {
-            // outliers: two of one group, and one
+            // outliers: two in one group, and one in another
             (row[5], row[7], row[k - 3]) = (60.0, -55.0, 50.0);
         }
         let values = product(backend, source, &x, epilogue)?;
@@ -335,7 +342,7 @@ fn products<B: Backend>(backend: &B, weights: &[Weights], rows: usize) -> Result
     weights.iter().map(outcome).collect()
 }
 
-/// Products of several tiles in either direction, of which one dispatch makes some.
+/// Computes products of several tiles in either direction, split into more than one dispatch.
 fn tiled<B: Backend>(backend: &B, weights: &[Weights], hold: Hold<'_>) -> Result<Vec<Outcome>, BackendError> {
     let [rows, n] = TILED;
     let outcome = |weights: &Weights| {
@@ -352,7 +359,8 @@ fn tiled<B: Backend>(backend: &B, weights: &[Weights], hold: Hold<'_>) -> Result
     outcomes
 }
 
-/// A product whose sums are as large as those of a group can be, and odd: a matrix unit that adds with fewer bits rounds them.
+/// Computes a product whose sums are as large as those of a group can be, and odd: a matrix unit that adds with fewer
+/// bits rounds them.
 fn large_sums<B: Backend>(backend: &B, format: Format) -> Result<Outcome, BackendError> {
     const K: usize = 256;
     let large = |count, seed| numbers(count, seed).into_iter().map(|v| -0.875 - v / 8.0).collect::<Vec<_>>();
@@ -371,13 +379,13 @@ fn product<B: Backend>(
     let (n, k) = (source.n, source.k);
     let weight = backend.linear_weight(source)?;
     let x = tensor(backend, x, k)?;
-    // what is there before, for a sum
+    // earlier contents, for an epilogue that adds
     let mut out = tensor(backend, &numbers(backend.shape(&x).0 * n, 23), n)?;
     backend.linear(&x, &weight, epilogue, &mut out);
     values(backend, &out)
 }
 
-/// A norm that is fused with the product for few rows, and is not for many.
+/// Computes a norm that is fused with the product for few rows, and is not for many.
 fn normed<B: Backend>(backend: &B, rows: usize) -> Result<Outcome, BackendError> {
     const K: usize = 256;
     let weight = backend.vector(&numbers(K, 4))?;
@@ -389,7 +397,7 @@ fn normed<B: Backend>(backend: &B, rows: usize) -> Result<Outcome, BackendError>
     Ok(Outcome { what, how: of_rows(rows), is_exact: true, values })
 }
 
-/// Gates and ups, `n` together, and their product.
+/// Computes gates and ups, `n` together, and their product.
 fn gated<B: Backend>(backend: &B, rows: usize, n: usize) -> Result<Outcome, BackendError> {
     const K: usize = 128;
     let weight = backend.linear_weight(matrix(Format::Q8, n, K, &numbers(n * K, 1)))?;
@@ -409,7 +417,7 @@ fn norm<B: Backend>(backend: &B) -> Result<Vec<f32>, BackendError> {
     values(backend, &out)
 }
 
-/// Three rows chosen of four, rotated, and one row added to each.
+/// Gathers three of four rows, rotates them, and adds one row to each.
 fn on_rows<B: Backend>(backend: &B) -> Result<Vec<f32>, BackendError> {
     let heads = Heads { query: 2, key_value: 1, dim: 32 };
     let cols = 4 * heads.dim;
@@ -423,7 +431,7 @@ fn on_rows<B: Backend>(backend: &B) -> Result<Vec<f32>, BackendError> {
     values(backend, &out)
 }
 
-/// Attention of a prompt's last rows at once, and of the same rows in parts, few of them at a time.
+/// Computes attention of a prompt's last rows at once, and of the same rows in parts of few rows.
 fn causal<B: Backend>(backend: &B, format: KvFormat) -> Result<[Outcome; 2], BackendError> {
     let heads = Heads { query: 2, key_value: 2, dim: 96 };
     let cols = 3 * heads.query * heads.dim;
@@ -453,7 +461,7 @@ fn causal<B: Backend>(backend: &B, format: KvFormat) -> Result<[Outcome; 2], Bac
     Ok([outcome("at once", ends(&[TOKENS])?), outcome("in parts", ends(&[255, 256, TOKENS])?)])
 }
 
-/// A short prompt, rotated while its keys and values are stored, and its attention.
+/// Computes a short prompt's attention, rotating rows while their keys and values are stored.
 fn rotated<B: Backend>(backend: &B, format: KvFormat) -> Result<Outcome, BackendError> {
     let heads = Heads { query: 4, key_value: 2, dim: 96 };
     let (cols, rows) = ((heads.query + 2 * heads.key_value) * heads.dim, MANY_ROWS);
@@ -512,7 +520,7 @@ mod tests {
         }
     }
 
-    /// What has the bits that it promises in `outcomes`, with the value `at` of the operation `name` one bit off.
+    /// Returns what `look` finds in `outcomes` while the value at index `at` of the operation `name` is off by one bit.
     fn off_by_a_bit(
         outcomes: &mut [Outcome],
         name: &str,
@@ -545,10 +553,10 @@ mod tests {
         ] {
             assert_eq!(differs(&mut right, name, at), Some(told.to_owned()));
         }
-        // what other rows hold is nobody's promise, nor is what dense kernels sum in orders of their own
+        // other rows promise nothing, and neither do dense kernels, which sum in orders of their own
         assert_eq!(differs(&mut right, "a Q8 product of 20 rows", 6 * 64), None);
         assert_eq!(differs(&mut right, "a Bf16 product in F32, added, of 20 rows", 0), None);
-        // as matrix units that round their sums would
+        // as with matrix units that round their sums
         let mut units = many_rows(&gpu, &hold_of(&gpu)).unwrap();
         assert_eq!(first_other(&right, &units), None);
         for outcome in [
@@ -578,7 +586,7 @@ mod tests {
             let tried: HashSet<Kernel> = gpu.device.pipelines.compiled().into_iter().collect();
             assert_eq!(all(units.as_slice()).into_iter().collect::<HashSet<_>>(), tried);
             if units.is_none() {
-                return; // the same card once more
+                return; // the same card again
             }
         }
     }
@@ -605,7 +613,7 @@ mod tests {
         assert_eq!(refused.to_string(), format!("{} computes wrongly (a norm)", gpu.adapter().name));
         let hint = refused.hint().unwrap();
         assert!(hint.contains(&format!("delete {} to have", file.display())), "{hint}");
-        // a folder that cannot be is no hindrance
+        // an impossible folder is not an error
         run(&gpu, Some(&file.join("below a file"))).unwrap();
     }
 
@@ -614,11 +622,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let Some(gpu) = card_with(&GpuOptions::default()) else { return };
         let file = path(folder.path(), gpu.adapter(), gpu.uses_matrix_units());
-        // as where the driver ends the program, and where its user does
+        // as if the driver, or the user, ended the program
         drop(Trial::begin(&file).unwrap());
         assert_eq!(run(&gpu, Some(folder.path())).map(|found| found.wrong), Ok(None));
         std::fs::remove_file(&file).unwrap();
-        // what came back forgets what was before; as where the driver hangs
+        // a result erases earlier failures; then as if the driver hangs
         let hung = card_with(&GpuOptions::default()).unwrap();
         hung.device.failure.set("it did not answer".to_owned());
         for _ in 0..2 {
@@ -628,7 +636,7 @@ mod tests {
         let error = run(&gpu, Some(folder.path())).unwrap_err();
         assert!(matches!(&error, GpuError::SelfTest { what, .. } if what.contains("twice")), "{error}");
         assert_eq!(gpu.counts().dispatches, dispatches);
-        // which the hint names, and nothing else is there
+        // the file that the hint names, and no other, exists
         assert!(error.hint().unwrap().contains(&format!("delete {}", file.display())));
         std::fs::remove_file(&file).unwrap();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
@@ -654,7 +662,7 @@ mod tests {
         assert!(kept().is_empty());
         run(&gpu, Some(folder.path())).unwrap();
         let [file] = &kept()[..] else { panic!("{} files", kept().len()) };
-        // no kernel was compiled since
+        // no kernel has been compiled since
         drop(gpu);
         assert!(kept()[0].len() == file.len());
     }

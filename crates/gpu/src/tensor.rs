@@ -18,7 +18,7 @@ pub struct GpuVector {
     pub(crate) len: usize,
 }
 
-/// Bytes of `[rows, cols]` values.
+/// Returns the bytes of `[rows, cols]` values.
 pub(crate) fn value_bytes(rows: usize, cols: usize) -> usize {
     rows.saturating_mul(cols).saturating_mul(size_of::<f32>())
 }
@@ -38,7 +38,8 @@ impl Gpu {
         let bytes = value_bytes(rows, cols);
         if bytes as u64 > tensor.buffer.size() {
             tensor.buffer = match self.device.buffer(bytes) {
-                // the smaller one goes, for there is no room for both; where there is none for the larger alone, nothing is left
+                // frees the smaller tensor, since there is no room for both; if the larger alone does not fit, nothing
+                // is left
                 Err(BackendError::OutOfMemory { .. }) if bytes as u64 <= self.device.binding_bytes_max => {
                     tensor.buffer = self.device.buffer(0)?;
                     tensor.rows = 0;

@@ -1,17 +1,18 @@
-//! What the tests of graphics cards share, those of this crate and of the library. Not part of the interface.
+//! Helpers for the tests of graphics cards in this crate and in the library. Not part of the interface.
 #![allow(missing_docs, reason = "not part of the interface")]
 
 use crate::adapter::choose;
 use crate::{Choice, Gpu, GpuOptions, adapters};
 use phi3v_kernels::testing::skip;
 
-/// The card that `PHI3V_TEST_DEVICE` names, or the first.
+/// Returns the card that `PHI3V_TEST_DEVICE` names, or the best one.
 #[must_use]
 pub fn choice() -> Choice {
     std::env::var("PHI3V_TEST_DEVICE").map_or(Choice::Number(0), |name| named(&name))
 }
 
-/// The choice of a card as people make it: `gpu`, `gpu:1`, `1` or a part of its name, which a larger number is, as 4090.
+/// Parses the choice of a card as people write it: `gpu`, `gpu:1`, `1` or a part of its name. A larger number, such as
+/// 4090, is part of a name.
 fn named(name: &str) -> Choice {
     let lower = name.trim().to_ascii_lowercase();
     let numbered = lower.strip_prefix("gpu:").map(str::parse);
@@ -23,40 +24,40 @@ fn named(name: &str) -> Choice {
     }
 }
 
-/// Takes the card away from a backend, as a driver does that was reset.
+/// Takes the card away from a backend, as a reset of the driver does.
 pub fn lose(gpu: &Gpu) {
     gpu.device.raw.destroy();
 }
 
-/// Has the card no more memory than this from now on, as where another program takes it, or what it has again. Only on cards whose
-/// driver is Vulkan's or DirectX 12's.
+/// Limits the card's memory from now on, as if another program took the rest, or removes the limit. Only on cards with
+/// a Vulkan or DirectX 12 driver.
 pub fn limit_memory(gpu: &Gpu, bytes: Option<u64>) {
     gpu.device.limit_memory(bytes);
 }
 
-/// Has products of many rows go through matrix units from now on, where there are any, or not.
+/// Makes products of many rows use matrix units from now on, if there are any, or not.
 pub fn use_units(gpu: &Gpu, units: bool) {
     gpu.device.use_units(units);
 }
 
-/// Has matrix units make so many rows and columns in a workgroup from now on, 64 or 128, of whichever product.
+/// Makes matrix units compute `side` rows and columns per workgroup from now on, 64 or 128, for every product.
 pub fn use_side(gpu: &Gpu, side: u32) {
     gpu.device.use_side(Some(side));
 }
 
-/// Takes a submission for done that the card never gets, as Metal's driver does with one that failed.
+/// Counts a submission as complete that the card never receives, as Metal's driver does with a failed one.
 pub fn miss_submission(gpu: &Gpu) {
     gpu.recorder().miss_submission();
 }
 
-/// That card, opened and not tried: tests do that, and a card in software takes seconds to compile every kernel. None where there is
-/// none, which is said aloud, and is an error where `PHI3V_NEEDS_GPU` is set.
+/// Returns that card, opened but not self-tested: tests do that, and a software card takes seconds to compile every
+/// kernel. `None` if there is none, which is printed, and is an error if `PHI3V_NEEDS_GPU` is set.
 #[must_use]
 pub fn card() -> Option<Gpu> {
     card_with(&GpuOptions::default())
 }
 
-/// The same with other options than the defaults.
+/// Like [`card`], with other options than the defaults.
 #[must_use]
 pub fn card_with(options: &GpuOptions) -> Option<Gpu> {
     if adapters().is_empty() {

@@ -1,5 +1,6 @@
-//! Submissions, counted on the card: Metal's driver tells wgpu that a submission has ended where it failed, for want of memory or
-//! of time, and what is read then is of an earlier one. So each ends there with a kernel that counts it, and who reads compares.
+//! Counts submissions on the card. Metal's driver tells wgpu that a submission is complete even if it failed for lack
+//! of memory or time, and data read then is from an earlier one. So each submission on Metal ends with a kernel that
+//! counts it, and readers compare the count.
 
 use crate::buffer::Buffer;
 use crate::device::Device;
@@ -8,9 +9,9 @@ use phi3v_kernels::BackendError;
 
 const WORD_BYTES: u64 = 4;
 
-/// See the module's introduction.
+/// See the module documentation.
 pub(crate) struct Ticks {
-    /// What the card has counted.
+    /// The card's count.
     done: Buffer,
     readback: Buffer,
     sent: u32,
@@ -22,12 +23,13 @@ impl Ticks {
         Ok(Self { done: device.buffer(16)?, readback: device.buffer_for(16, usage)?, sent: 0 })
     }
 
-    /// The buffer that the kernel counts in.
+    /// Returns the buffer in which the kernel counts.
     pub(crate) fn done(&self) -> &Buffer {
         &self.done
     }
 
-    /// Ends a submission, by the kernel and what it binds: [`done`](Self::done) and what the last kernel wrote.
+    /// Ends a submission, by the kernel and its bindings: [`done`](Self::done) and the buffer that the last kernel
+    /// wrote.
     pub(crate) fn end(
         &mut self,
         encoder: &mut wgpu::CommandEncoder,
@@ -43,12 +45,12 @@ impl Ticks {
         self.sent = self.sent.wrapping_add(1);
     }
 
-    /// Where the host reads the count.
+    /// Returns the slice from which the host reads the count.
     pub(crate) fn slice(&self) -> wgpu::BufferSlice<'_> {
         self.readback.raw().slice(..WORD_BYTES)
     }
 
-    /// An error unless the card has done all that was sent; the count is to be mapped.
+    /// Returns an error unless the card has completed everything sent; the count must be mapped.
     pub(crate) fn check(&self, device: &Device) -> Result<(), BackendError> {
         let view = self.slice().get_mapped_range();
         let view = view.map_err(|e| BackendError::Device { reason: e.to_string() })?;
@@ -58,12 +60,12 @@ impl Ticks {
         device.failure.check()
     }
 
-    /// For the next time.
+    /// Unmaps the count for the next use.
     pub(crate) fn unmap(&self) {
         self.readback.raw().unmap();
     }
 
-    /// Takes a submission for sent that the card never gets, for tests.
+    /// Counts a submission as sent that the card never receives, for tests.
     pub(crate) fn miss(&mut self) {
         self.sent = self.sent.wrapping_add(1);
     }

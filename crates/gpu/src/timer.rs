@@ -1,19 +1,20 @@
-//! How long each kernel takes on the card, by timestamps that it writes before and after: for benchmarks. While it is on, a kernel
-//! has a pass of its own and each submission is waited for, so the time of a whole step is longer than otherwise.
+//! Measures the time of each kernel on the card, by timestamps that it writes before and after; for benchmarks. While
+//! this is on, each kernel has a pass of its own and each submission is waited for, so a whole step takes longer than
+//! otherwise.
 
 use crate::device::Device;
 use crate::recorder::{Dispatch, KERNELS_NEXT};
 use phi3v_kernels::BackendError;
 use std::collections::HashMap;
 
-/// What the calls of one kernel took together, on one shape of a matrix.
+/// Measurements of all calls of one kernel on one shape of a matrix.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct KernelTime {
     /// The kernel, with the matrix `[n, k]` of a product.
     pub kernel: String,
-    /// How often it ran.
+    /// Number of calls.
     pub calls: u64,
-    /// Seconds that it ran on the card.
+    /// Total seconds on the card.
     pub seconds: f64,
     /// Bytes of weights, keys and values that it read.
     pub bytes_read: u64,
@@ -24,12 +25,12 @@ pub struct KernelTime {
 /// Bytes of a timestamp.
 const STAMP_BYTES: u64 = 8;
 
-/// See the module's introduction.
+/// See the module documentation.
 pub(crate) struct Timer {
     queries: wgpu::QuerySet,
     resolved: wgpu::Buffer,
     readback: wgpu::Buffer,
-    /// Nanoseconds from one value of a timestamp to the next.
+    /// Nanoseconds per unit of a timestamp.
     period: f32,
     /// Dispatches since the last submission, without their seconds.
     recorded: Vec<KernelTime>,
@@ -38,7 +39,7 @@ pub(crate) struct Timer {
 
 impl Timer {
     pub(crate) fn new(device: &wgpu::Device, period: f32) -> Self {
-        // two to a kernel
+        // two timestamps per kernel
         let count = 2 * KERNELS_NEXT as u32;
         let buffer = |usage| {
             let size = u64::from(count) * STAMP_BYTES;
@@ -60,7 +61,7 @@ impl Timer {
         }
     }
 
-    /// Notes a dispatch; the queries that the pass it is in shall write.
+    /// Records a dispatch; returns the queries that its pass must write.
     pub(crate) fn time(&mut self, dispatch: &Dispatch<'_>) -> wgpu::ComputePassTimestampWrites<'_> {
         let first = 2 * self.recorded.len() as u32;
         self.recorded.push(KernelTime {
@@ -77,12 +78,12 @@ impl Timer {
         }
     }
 
-    /// Bytes of the timestamps since the last submission.
+    /// Returns the bytes of the timestamps since the last submission.
     fn bytes(&self) -> u64 {
         2 * self.recorded.len() as u64 * STAMP_BYTES
     }
 
-    /// Records what brings the timestamps to where the host can read them.
+    /// Records the copy of the timestamps to memory that the host can read.
     pub(crate) fn resolve(&self, encoder: &mut wgpu::CommandEncoder) {
         if self.recorded.is_empty() {
             return;
@@ -124,7 +125,7 @@ impl Timer {
         Ok(())
     }
 
-    /// What was measured since the last call, the longest first.
+    /// Returns the measurements since the last call, the longest first.
     pub(crate) fn take(&mut self) -> Vec<KernelTime> {
         let mut times: Vec<_> = self.totals.drain().map(|(_, total)| total).collect();
         times.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));

@@ -1,5 +1,5 @@
-//! What the kernels read of weights, keys and values, counted by the card: each dispatch is run once more with a text that counts
-//! every load, beside what the dispatch says that it reads.
+//! Tests which weights, keys and values the kernels read, counted on the card: each dispatch is run once more with a
+//! text that counts every load, and compared with the bytes that the dispatch declares.
 
 use crate::backend::Gpu;
 use crate::kernel::Kernel;
@@ -14,7 +14,7 @@ use phi3v_kernels::{
     Span,
 };
 
-/// `source` with every load from `name`, an array of `element`s, counted in one more binding.
+/// Returns `source` with every load from `name`, an array of `element`s, counted in an additional binding.
 fn counted(source: &str, name: &str, element: &str, binding: usize) -> String {
     let (mut text, mut loads) = (String::new(), 0);
     for (i, piece) in source.split(&format!("{name}[")).enumerate() {
@@ -34,7 +34,7 @@ fn counted(source: &str, name: &str, element: &str, binding: usize) -> String {
     text + &format!("fn loaded(i: u32) -> {element} {{ atomicAdd(&loads[i], 1u); return {name}[i]; }}\n")
 }
 
-/// How often the dispatch loads each element of its binding number `at`.
+/// Returns how often the dispatch loads each element of its binding `at`.
 fn loads(gpu: &Gpu, logged: &Logged, at: usize) -> Vec<u32> {
     let (name, element, bytes) = match logged.kernel {
         Kernel::AttendFew { .. } | Kernel::AttendMany { .. } => ("kv", "vec4<u32>", 16),
@@ -65,12 +65,12 @@ fn loads(gpu: &Gpu, logged: &Logged, at: usize) -> Vec<u32> {
     found.iter().take((buffers[at].size() / bytes) as usize).map(|count| count.to_bits()).collect()
 }
 
-/// The dispatches of `run`. Those that say that they read no weights, keys or values bind none of `kept` to be read; the one
-/// that does, and where it binds it.
+/// Checks that the dispatches of `run` which declare no reads of weights, keys or values do not bind `kept` for
+/// reading. Returns the dispatch that declares reads, and the index of its binding of `kept`.
 fn reader(gpu: &Gpu, kept: &wgpu::Buffer, run: impl FnOnce()) -> (Logged, usize) {
     gpu.recorder().log = Some(Vec::new());
     run();
-    // what is recorded before the dispatches must be there when they run once more
+    // data recorded before the dispatches must be on the card when they run again
     gpu.finish().unwrap();
     let log = gpu.recorder().log.take().unwrap();
     let reads = |logged: &Logged| {
@@ -100,10 +100,11 @@ fn matrix(format: Format, n: usize, k: usize) -> MatrixSource {
     MatrixSource { bytes, format, precision: Precision::F32, n, k, bias: None }
 }
 
-/// The one dispatch that reads the weights in a product of `rows` rows, and how often it loads each of their elements.
+/// Returns the one dispatch that reads the weights in a product of `rows` rows, and how often it loads each of their
+/// elements.
 fn product_loads(gpu: &Gpu, source: &MatrixSource, rows: usize, epilogue: Epilogue) -> (Logged, Vec<u32>) {
     let weight = gpu.linear_weight(source.clone()).unwrap();
-    // no outliers, for which single weights are loaded once more
+    // no outliers, for which single weights are loaded again
     let values: Vec<f32> = (0..rows * source.k).map(|i| (i % 101) as f32 - 50.0).collect();
     let mut x = gpu.tensor(rows, source.k).unwrap();
     gpu.upload(&values, 0, &mut x);
@@ -127,11 +128,11 @@ fn a_product_loads_each_packed_weight_once_for_a_block_of_rows() {
             let few = matches!(logged.kernel, Kernel::Few { .. });
             assert_eq!(few, rows <= 16);
             let blocks = rows.div_ceil(Blocks::new(logged.kernel, false).rows);
-            // an element of q4 has two quads along K, which two neighbouring threads take where rows are many
+            // an element of q4 has two quads along K, which two neighbouring threads load if rows are many
             let each = blocks * if few || format == Format::Q8 { 1 } else { 2 };
             for (i, &loads) in found.iter().enumerate() {
                 let what = format!("{:?} (units: {units}), {rows} rows, element {i}", logged.kernel);
-                // scales are needed by several threads side by side, who find them in the cache
+                // scales are needed by several neighbouring threads, which find them in the cache
                 let is_value = i % block >= header;
                 assert!(loads as usize == each || !is_value && loads as usize >= blocks, "{loads} of {what}");
             }
@@ -154,7 +155,8 @@ fn a_product_loads_each_dense_weight_once_for_a_block_of_rows() {
     }
 }
 
-/// The one dispatch that reads the cache in an attention of `rows` rows after `past` tokens, and how often it loads each word.
+/// Returns the one dispatch that reads the cache in an attention of `rows` rows after `past` tokens, and how often it
+/// loads each word.
 fn attention_loads(gpu: &Gpu, layout: KvLayout, past: usize, rows: usize) -> (Logged, Vec<u32>) {
     let Heads { query, key_value, dim } = layout.heads;
     let cols = (query + 2 * key_value) * dim;
@@ -175,7 +177,7 @@ fn attention_loads(gpu: &Gpu, layout: KvLayout, past: usize, rows: usize) -> (Lo
     (logged, loads)
 }
 
-/// What element `i` of `len` holds, of two blocks of two heads.
+/// The content of element `i` of `len`, of two blocks of two heads.
 #[derive(PartialEq)]
 enum Holds {
     Key,
@@ -203,7 +205,8 @@ fn attention_loads_the_keys_and_values_of_a_head_once() {
             let of = |i| if holds(layout, i, found.len()) == Holds::Scales { 4 } else { 16 };
             found.iter().enumerate().map(|(i, &loads)| of(i) * u64::from(loads)).sum()
         };
-        // two query heads have their keys and values in common, and each loads them for itself; a scale is a quarter of an element
+        // two query heads share their keys and values, and each loads them for itself; a scale is a quarter of an
+        // element
         let (logged, found) = attention_loads(&gpu, layout, 2 * KV_BLOCK_TOKENS - 1, 1);
         assert!(matches!(logged.kernel, Kernel::AttendFew { .. }));
         for (i, &loads) in found.iter().enumerate() {
@@ -211,7 +214,7 @@ fn attention_loads_the_keys_and_values_of_a_head_once() {
             assert_eq!(loads, 2 * each, "{format:?}, element {i}");
         }
         assert_eq!(logged.reads, bytes(&found));
-        // what lies behind the last token is left alone; what a dispatch says is in whole blocks
+        // what lies behind the last token is not read; the declared bytes are in whole blocks
         let (logged, found) = attention_loads(&gpu, layout, 69, 1);
         for (i, &loads) in found.iter().enumerate() {
             let is_scales = holds(layout, i, found.len()) == Holds::Scales;
@@ -229,8 +232,8 @@ fn attention_of_many_rows_loads_keys_and_values_once_for_four_of_a_tile() {
         let layout = KvLayout { layers: 1, heads, format };
         let (logged, found) = attention_loads(&gpu, layout, 2 * KV_BLOCK_TOKENS - 16, 16);
         assert!(matches!(logged.kernel, Kernel::AttendMany { .. }));
-        // four query rows to a thread, two query heads to a head of the cache; of values a thread loads a word, a quarter of an element;
-        // a value's scale is needed by each row that sees it
+        // four query rows per thread, two query heads per head of the cache; of values a thread loads a word, a quarter
+        // of an element; a value's scale is needed by each row that sees it
         for (i, &loads) in found.iter().enumerate() {
             let is_right = match holds(layout, i, found.len()) {
                 Holds::Key => loads == 8,

@@ -1,4 +1,4 @@
-//! Matrix units that fail, or are slower than integer products without them: the card does not use them.
+//! Handling of matrix units that fail, or are slower than integer products without them: the card does not use them.
 
 use crate::backend::Gpu;
 use crate::{Adapter, GpuError, GpuOptions, UseUnits, self_test};
@@ -6,17 +6,17 @@ use phi3v_kernels::quant::PackedShape;
 use phi3v_kernels::{Backend, BackendError, Bytes, Epilogue, Format, MatrixSource, Precision};
 use std::time::{Duration, Instant};
 
-/// What a product of many rows takes by each kernel for it, on an opened card whose matrix units compute rightly.
+/// The times of a product of many rows by each kernel for it, on an opened card whose matrix units compute correctly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ManyRowsTimes {
-    /// By integer dot products.
+    /// Time with integer dot products.
     pub dot4: Duration,
-    /// By matrix units.
+    /// Time with matrix units.
     pub units: Duration,
 }
 
 impl ManyRowsTimes {
-    /// Whether matrix units are used: they give the same bits, so only where they are the faster.
+    /// Returns whether matrix units are used. They give the same bits, so by default only if they are faster.
     pub(crate) fn suit(self, use_units: UseUnits) -> bool {
         match use_units {
             UseUnits::IfFaster => self.units < self.dot4,
@@ -26,35 +26,35 @@ impl ManyRowsTimes {
     }
 }
 
-/// A q8 product that is timed.
+/// A q8 product to measure.
 struct Probe {
     rows: usize,
     cols: usize,
     k: usize,
-    /// How often at a time.
+    /// Number of calls per measurement.
     calls: u32,
 }
 
-/// The first is enough for a card in software, the second for one that is part of a processor; the last has 512 of the larger tiles, for
-/// cards of a hundred units and more, as a prompt has.
+/// The first is enough for a software driver, the second for an integrated card. The last has 512 of the larger tiles,
+/// as a prompt has, for cards of a hundred units or more.
 const PROBES: [Probe; 3] = [
     Probe { rows: 64, cols: 256, k: 512, calls: 1 },
     Probe { rows: 256, cols: 1024, k: 1024, calls: 2 },
     Probe { rows: 1024, cols: 8192, k: 1024, calls: 4 },
 ];
 
-/// A product that takes as long is measured well enough.
+/// A product that takes this long is measured precisely enough.
 const LONG_ENOUGH: Duration = Duration::from_millis(2);
 
-/// How often each kernel is timed, in turn, so that a card which wakes up meanwhile wakes up for both.
+/// How often each kernel is measured, in alternation, so that a card that is still waking up affects both.
 const TIMES: usize = 4;
 
-/// What a product of many rows takes by each kernel, at its fastest.
+/// Returns the fastest time of a product of many rows with each kernel.
 pub(crate) fn times(gpu: &Gpu) -> Result<ManyRowsTimes, BackendError> {
     let mut times = ManyRowsTimes { dot4: Duration::MAX, units: Duration::MAX };
     for (i, probe) in PROBES.iter().enumerate() {
         times = match probe.times(gpu) {
-            // a card that is nearly full is measured by what it has room for
+            // a nearly full card is measured with what fits
             Err(BackendError::OutOfMemory { .. }) if i > 0 => break,
             times => times?,
         };
@@ -88,23 +88,23 @@ impl Probe {
     }
 }
 
-/// What was opened.
+/// An opened card.
 struct Opened<T> {
     card: T,
-    /// Why matrix units are left out.
+    /// Why matrix units are not used.
     fault: Option<Fault>,
 }
 
-/// Why matrix units are left out.
+/// Why matrix units are not used.
 #[derive(Clone, Debug, PartialEq)]
 struct Fault {
     what: String,
-    /// Whether it is theirs, and so will be there at the next start.
+    /// Whether the units themselves are at fault, which will be the same at the next start.
     is_theirs: bool,
 }
 
-/// Opens a card and tries its kernels; matrix units that fail are left out, and known to the next start. Of those that do not the
-/// times decide.
+/// Opens a card and tests its kernels. Matrix units that fail are not used, which is stored for the next start. Units
+/// that pass are used according to their times.
 pub(crate) fn open(adapter: &Adapter, options: &GpuOptions) -> Result<Gpu, GpuError> {
     let cache = options.cache.as_deref();
     let open = |units: bool| {
@@ -128,14 +128,14 @@ pub(crate) fn open(adapter: &Adapter, options: &GpuOptions) -> Result<Gpu, GpuEr
     Ok(gpu)
 }
 
-/// Opens by `open(true)`, with matrix units, or by `open(false)` where they are known to fail or do so now, or where the card does: for
-/// want of memory, or because it was lost, which need not be their fault. The error is of the card without them: they are not what is
-/// wrong with a card that fails both times.
+/// Opens the card with `open(true)`, with matrix units, or with `open(false)`, without them. The latter is used if they
+/// are known to fail, fail now, or the card itself fails: it ran out of memory or was lost, which need not be their
+/// fault. An error is that of the card without units: if the card fails both times, the units are not what is wrong.
 fn with_units_or_without<T>(
     known: Option<String>,
     mut open: impl FnMut(bool) -> Result<T, GpuError>,
 ) -> Result<Opened<T>, GpuError> {
-    // what is said of a shader has many lines
+    // messages about a shader have many lines
     let line = |reason: String| reason.split_whitespace().collect::<Vec<_>>().join(" ");
     let fault = match known {
         Some(what) => Fault { what, is_theirs: true },
@@ -162,7 +162,7 @@ mod tests {
         GpuError::SelfTest { name: "a card".to_owned(), what: what.to_owned(), kept: None }
     }
 
-    /// What is opened, whether with units, where these are the results with and without; and how it was asked for.
+    /// Returns what is opened, with or without units, given the results with and without; and the calls of `open`.
     fn opened(
         known: Option<&str>,
         with: Result<(), GpuError>,
@@ -192,7 +192,7 @@ mod tests {
         let (name, reason) = ("a card".to_owned(), "no such\n  type".to_owned());
         let refused = GpuError::Refused { name: name.clone(), reason };
         assert_eq!(opened(None, Err(refused), Ok(())), (found("no such type", true), vec![true, false]));
-        // which the next start may not meet
+        // which may not recur at the next start
         let lost = GpuError::Open { name, reason: "it was lost".to_owned() };
         assert_eq!(opened(None, Err(lost.clone()), Ok(())), (found("it was lost", false), vec![true, false]));
         assert_eq!(opened(None, Err(lost.clone()), Err(lost.clone())), (Err(lost), vec![true, false]));
@@ -200,7 +200,7 @@ mod tests {
             opened(None, Err(product()), Err(wrong("a norm"))),
             (Err(wrong("a norm")), vec![true, false])
         );
-        // what has nothing to do with them is told at once
+        // an error unrelated to matrix units is returned at once
         let lacking = GpuError::Unsuitable { name: "a card".to_owned(), missing: "workgroups" };
         assert_eq!(opened(None, Err(lacking.clone()), Ok(())), (Err(lacking), vec![true]));
     }
@@ -245,7 +245,7 @@ mod tests {
         let Some(units) = adapter.matrix_units.as_mut() else {
             return skip("the card has no matrix units", "take Mesa 26.1, as scripts/test-gpu says");
         };
-        // as Metal's are, where this card's are not
+        // as Metal's are; this card's are not
         units.vectors = false;
         let gpu = Gpu::open(adapter, &GpuOptions::default()).unwrap();
         assert_eq!((gpu.matrix_units_fault(), gpu.many_rows_times().is_some()), (None, true));
@@ -260,18 +260,18 @@ mod tests {
         }
         let folder = tempfile::tempdir().unwrap();
         let options = GpuOptions { cache: Some(folder.path().to_owned()), ..GpuOptions::default() };
-        // units that are not there
+        // units that do not exist
         adapter.matrix_units = Some(MatrixUnits { tile: 16, lanes: 32, vectors: true });
         let gpu = Gpu::open(adapter.clone(), &options).unwrap();
         let fault = gpu.matrix_units_fault().unwrap().to_owned();
         assert!(!gpu.uses_matrix_units() && !fault.contains('\n') && !fault.is_empty(), "{fault}");
         assert_eq!(self_test::kept_fault(&adapter, options.cache.as_deref()), Some(fault));
-        // not tried again: what is told is what was kept
+        // not tested again: the stored fault is reported
         self_test::keep_fault(&adapter, options.cache.as_deref(), "a Q4 product of 20 rows");
         let gpu = Gpu::open(adapter.clone(), &options).unwrap();
         assert_eq!(gpu.matrix_units_fault(), Some("a Q4 product of 20 rows"));
         assert!(!gpu.uses_matrix_units());
-        // who leaves them alone is told of no fault
+        // with units disabled, no fault is reported
         let options = GpuOptions { use_units: UseUnits::Never, ..options };
         assert_eq!(Gpu::open(adapter, &options).unwrap().matrix_units_fault(), None);
     }

@@ -472,6 +472,26 @@ def test_streams_of_asyncio(demo, talker):
     assert asyncio.run(main()) == [COVER_ANSWER] * 20
 
 
+def test_a_question_is_refused_while_the_pictures_of_another_are_read(talker, monkeypatch):
+    chat, reading, go, read = talker.chat(), threading.Event(), threading.Event(), phi3v.Model._read
+
+    def slow(*given):
+        reading.set()
+        assert go.wait(60)
+        return read(*given)
+
+    monkeypatch.setattr(phi3v.Model, "_read", slow)
+    answers = []
+    first = threading.Thread(target=lambda: answers.append(chat.ask("Tell me a story", max_new_tokens=5)))
+    first.start()
+    assert reading.wait(60)
+    with pytest.raises(phi3v.OptionError, match="the answer before has not ended"):
+        chat.ask("And another", max_new_tokens=5)
+    go.set()
+    first.join()
+    assert [message["content"] for message in chat.messages] == ["Tell me a story", *answers]
+
+
 def test_a_conversation_has_one_answer_on_its_way(talker):
     chat = talker.chat(**LONG)
     roles = ["user", "assistant"]

@@ -1,4 +1,4 @@
-//! A validated question: what every API of the server turns its requests into.
+//! A validated question: the form into which every API of the server converts its requests.
 
 use super::error::{ApiError, Code};
 use super::hints::question;
@@ -12,33 +12,33 @@ use phi3v::sampler::SamplingParams;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What an API calls the fields that are at fault where a check fails.
+/// The field names an API reports when a check fails.
 #[derive(Clone, Copy, Debug)]
 pub struct Names {
     /// Field with the conversation's messages.
     pub turns: &'static str,
-    /// The form of the answer.
+    /// Field with the form of the answer.
     pub form: &'static str,
 }
 
-/// A conversation to be continued, and how: the one form that all APIs of the server are turned into.
+/// A conversation to continue, and how: the one form into which all APIs of the server convert their requests.
 #[derive(Debug)]
 pub struct Ask {
-    /// The words of the API it came by.
+    /// Field names of the API that received the request.
     pub names: Names,
     /// The conversation; the user speaks last.
     pub turns: Vec<Turn>,
     /// How tokens are chosen.
     pub sampling: SamplingParams,
-    /// Number of answers to make.
+    /// Number of answers to generate.
     pub choices: usize,
-    /// Tokens an answer may have, and the field that says so.
+    /// Maximum number of tokens of an answer, and the field that set it.
     pub max_tokens: Option<(usize, &'static str)>,
     /// Texts that end an answer.
     pub stop: Vec<String>,
     /// The form the answer must have.
     pub form: Option<Grammar>,
-    /// Whose caches are used.
+    /// Keeps the prompt caches of one client apart from those of others.
     pub cache_salt: CacheSalt,
 }
 
@@ -54,9 +54,9 @@ pub struct Turn {
 /// A part of a message: a text, or an image that is still to be read.
 #[derive(Debug)]
 pub enum TurnPart {
-    /// Text, as it was sent.
+    /// Text, exactly as sent.
     Text(String),
-    /// An image that is to be read.
+    /// An image that is still to be read.
     Image(RequestImage),
 }
 
@@ -75,25 +75,25 @@ pub enum Detail {
     Original,
 }
 
-/// An image that is to be read and cut, as the request names it.
+/// An image to read and cut, as named in the request.
 #[derive(Debug)]
 pub struct RequestImage {
     /// Address or data URL of the image.
     pub url: String,
     /// How closely to look.
     pub detail: Detail,
-    /// Which pages of a document.
+    /// Which pages of a document, if chosen.
     pub pages: Option<PageChoice>,
-    /// The field it stands in.
+    /// The field that contains the image.
     pub param: String,
 }
 
-/// A file that is to be read, as the request names it.
+/// A file to read, as named in the request.
 #[derive(Debug)]
 pub struct RequestFile {
-    /// A data URL, or base64 alone.
+    /// A data URL, or bare base64.
     pub data: Option<String>,
-    /// An address that it is to be read from.
+    /// The address from which to read the file.
     pub url: Option<String>,
     /// How closely to look at each page.
     pub detail: Detail,
@@ -102,7 +102,7 @@ pub struct RequestFile {
 }
 
 impl TurnPart {
-    /// An image in a message of `role`, in the field `param`.
+    /// Creates an image part for a message of `role`, in the field `param`.
     ///
     /// # Errors
     /// The message is not the user's.
@@ -115,10 +115,10 @@ impl TurnPart {
         Ok(Self::Image(RequestImage { url, detail, pages: None, param }))
     }
 
-    /// A file in a message of `role`, in the field `param`: a document, or a picture after all.
+    /// Creates a part for a file in a message of `role`, in the field `param`: a document, or possibly a picture.
     ///
     /// # Errors
-    /// The message is not the user's, there is no file, or what should be pages is none.
+    /// The message is not the user's, there is no file, or the page selection is invalid.
     pub fn file(role: Role, file: RequestFile, param: String) -> Result<Self, ApiError> {
         let pages = file.pages.map(|pages| pages.parse::<PageChoice>()).transpose();
         let pages = pages.map_err(|reason| ApiError::invalid_value(format!("{param}.pages"), reason))?;
@@ -138,7 +138,7 @@ impl TurnPart {
         Ok(part)
     }
 
-    /// What the assistant refused with, in a message of `role`, in the field `param`.
+    /// Creates a text part for the assistant's refusal, in a message of `role`, in the field `param`.
     ///
     /// # Errors
     /// The message is not the assistant's.
@@ -152,19 +152,19 @@ impl TurnPart {
     }
 }
 
-/// Texts that end an answer, as in OpenAI's API.
+/// Maximum number of stop texts, as in OpenAI's API.
 const STOP_MAX: usize = 4;
-/// Bytes of each of them.
+/// Maximum number of bytes of each stop text.
 const STOP_BYTES_MAX: usize = 256;
 
 impl Ask {
     /// Checks everything that can be checked without the model.
     ///
     /// # Errors
-    /// The first field at fault.
+    /// The first invalid field.
     pub fn check(&self, limits: &Limits) -> Result<(), ApiError> {
         self.check_turns(limits)?;
-        // more than the queue holds could never be let in
+        // a request for more answers than the queue holds could never be admitted
         let choices_max = limits.choices_max.min(limits.queue_max);
         if self.choices == 0 || self.choices > choices_max {
             let message = format!("n is {}, it must be 1 to {choices_max}", self.choices);
@@ -174,7 +174,7 @@ impl Ask {
             && (tokens == 0 || tokens > limits.max_tokens_max)
         {
             let message = format!("{name} is {tokens}, it must be 1 to {}", limits.max_tokens_max);
-            // no server takes 0
+            // no server accepts 0
             let hint = if tokens == 0 { question::option(name).into() } else { question::max_tokens(name) };
             return Err(ApiError::invalid_value(name, message).hint(hint));
         }
@@ -208,7 +208,8 @@ impl Ask {
     }
 }
 
-/// Checks images and texts of the parts of a request, which has `more` bytes of text besides, in the field `name`.
+/// Checks the number of images and the bytes of text in a request's parts, reported for the field `name`. The request
+/// has `more` bytes of other text.
 ///
 /// # Errors
 /// Too many images, or too much text.
@@ -234,12 +235,12 @@ pub(super) fn check_parts<'a, P: Iterator<Item = &'a TurnPart>>(
     Ok(())
 }
 
-/// Bytes of text in parts of a request.
+/// Counts the bytes of text in parts of a request.
 pub(super) fn text_bytes<'a>(parts: impl Iterator<Item = &'a TurnPart>) -> usize {
     parts.map(|part| if let TurnPart::Text(text) = part { text.len() } else { 0 }).sum()
 }
 
-/// The error for a request with more pictures, or pages of documents, than the limit.
+/// Returns the error for a request with more pictures or document pages than the limit.
 pub(super) fn too_many_images(message: String) -> ApiError {
     ApiError::new(Code::TooManyImages, message).hint(question::PICTURES)
 }

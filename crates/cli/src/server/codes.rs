@@ -1,20 +1,21 @@
-//! The stable names of errors, each with its HTTP status: docs/guide/server.md and batch.md list them, which a test compares.
+//! Stable error codes, each with its HTTP status. A test compares them with the lists in docs/guide/server.md and
+//! batch.md.
 
 use axum::http::StatusCode;
 
 macro_rules! codes {
     ($($status:ident: $($code:ident = $name:literal),+;)+) => {
-        /// What kind of error it is, by a name that stays the same where its sentence is reworded.
+        /// The kind of an error. Its name stays the same when the error's message is reworded.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Code {
             $($(#[doc = concat!("`", $name, "`")] $code,)+)+
         }
 
         impl Code {
-            /// Every code that there is.
+            /// All codes.
             pub const ALL: &[Self] = &[$($(Self::$code,)+)+];
 
-            /// The name, as clients see it.
+            /// Returns the name that clients see.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {
@@ -22,7 +23,7 @@ macro_rules! codes {
                 }
             }
 
-            /// The HTTP status of an answer with this error.
+            /// Returns the HTTP status of an answer with this error.
             #[must_use]
             pub const fn status(self) -> StatusCode {
                 match self {

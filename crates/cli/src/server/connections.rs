@@ -1,10 +1,10 @@
-//! Which connections there are, what each of them is doing, and which gives way when all places are taken.
+//! Tracks the open connections and what each is doing, and chooses which one gives way when all places are taken.
 //!
 //! A connection whose request is being answered keeps its place. Any other gives way to a new one: first those that
-//! never showed a key, and of these the one on which nothing has come or gone for longest. So whoever holds
-//! connections with half a request, an answer that is not read, or nothing at all, shuts nobody out. Where every
-//! connection is being answered, a few spare ones still tell how the server is; one of them takes a place with the first
-//! request for which there is one.
+//! have never presented a key, and among these the one that has been idle longest. So a client that holds connections
+//! with half a request, an unread answer or nothing at all cannot lock others out. While every connection is being
+//! answered, a few spare ones can still query the server's health. A spare connection takes a place with its first
+//! request for which a place is free.
 
 use axum::body::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
@@ -16,31 +16,31 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// Connections beyond the limit. Each is there for one short answer, or gives way to the next.
+/// Connections beyond the limit. Each serves one short answer, or gives way to the next.
 const SPARE: usize = 16;
 
-/// How long a client may leave an answer unread while the server ends.
+/// How long a client may leave an answer unread while the server shuts down.
 const UNREAD_MAX: Duration = Duration::from_secs(5);
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Nothing, or a handshake, or the head of a request is coming.
+    /// Idle, or receiving a handshake or the head of a request.
     Waiting,
-    /// The body of a request is coming.
+    /// Receiving the body of a request.
     Receiving,
-    /// A request has come and is being answered.
+    /// A request has arrived and is being answered.
     Answering,
 }
 
 #[derive(Debug)]
 struct State {
     phase: Phase,
-    /// When the last bytes came or went.
+    /// When bytes were last received or sent.
     progress: Instant,
-    /// Bytes are ready that the client does not take.
+    /// Whether bytes are ready that the client does not read.
     unread: bool,
-    /// A valid key has come.
+    /// Whether a valid key has been presented.
     has_key: bool,
 }
 
@@ -49,7 +49,7 @@ struct State {
 pub(super) struct Connection {
     state: Mutex<State>,
     gives_way: Notify,
-    /// It has none of the places. Changes only while all connections are locked.
+    /// Whether the connection has no place. Changes only while the lock on all connections is held.
     spare: AtomicBool,
     id: u64,
     connections: Weak<Connections>,
@@ -71,45 +71,45 @@ impl Connection {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether it has no place.
+    /// Returns whether the connection has no place.
     fn is_spare(&self) -> bool {
         self.spare.load(Ordering::Relaxed)
     }
 
-    /// Whether it has a place for a request. One that came when all were taken takes one that has become free since, or
-    /// that another gives up.
+    /// Returns whether the connection has a place for a request. A connection that arrived when all places were taken
+    /// gets one that has since become free, or one that another connection gives up.
     pub(super) fn has_place(&self) -> bool {
         !self.is_spare() || self.connections.upgrade().is_some_and(|connections| connections.promote(self))
     }
 
-    /// A valid key has come.
+    /// Records that a valid key was presented.
     pub(super) fn has_key(&self) {
         self.state().has_key = true;
     }
 
-    /// Bytes have come.
+    /// Records that bytes were received.
     pub(super) fn came(&self) {
         self.state().progress = Instant::now();
     }
 
-    /// Bytes have gone.
+    /// Records that bytes were sent.
     pub(super) fn went(&self) {
         let mut state = self.state();
         state.progress = Instant::now();
         state.unread = false;
     }
 
-    /// The client does not take what is ready for it.
+    /// Records that the client does not read what is ready for it.
     pub(super) fn is_unread(&self) {
         self.state().unread = true;
     }
 
-    /// Whether a whole request has come, and its answer has not gone yet.
+    /// Returns whether a whole request has arrived and its answer is not completely sent.
     pub(super) fn is_answering(&self) -> bool {
         self.state().phase == Phase::Answering
     }
 
-    /// Resolves when the connection has to end.
+    /// Resolves when the connection must end.
     pub(super) async fn has_to_go(&self) {
         self.gives_way.notified().await;
     }
@@ -127,7 +127,7 @@ pub(super) struct Connections {
     next: AtomicU64,
 }
 
-/// A connection's place among all; given back when this is dropped.
+/// A connection's entry among all connections. Dropping it removes the entry.
 #[derive(Debug)]
 pub(super) struct Place {
     connections: Arc<Connections>,
@@ -150,8 +150,8 @@ impl Connections {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a new connection, for which another gives way where need be. None while even the spare ones are
-    /// being answered.
+    /// Returns a place for a new connection; another connection gives way if necessary. `None` if all connections,
+    /// including the spare ones, are being answered.
     pub(super) fn enter(self: &Arc<Self>) -> Option<Place> {
         let mut all = self.all();
         let spare = !self.find_place(&mut all);
@@ -165,7 +165,7 @@ impl Connections {
         Some(Place { connections: Arc::clone(self), id, connection })
     }
 
-    /// Whether there is a free place, for which another connection gives way where need be.
+    /// Returns whether a place is free, after making another connection give way if necessary.
     fn find_place(&self, all: &mut HashMap<u64, Arc<Connection>>) -> bool {
         let taken = all.values().filter(|connection| !connection.is_spare()).count();
         taken < self.places || give_way(all, |connection| !connection.is_spare())
@@ -174,7 +174,7 @@ impl Connections {
     /// Gives a spare connection a place, if there is one.
     fn promote(&self, connection: &Connection) -> bool {
         let mut all = self.all();
-        // one that has given way is about to end
+        // a connection that has given way is about to end
         let promoted = all.contains_key(&connection.id) && self.find_place(&mut all);
         if promoted {
             connection.spare.store(false, Ordering::Relaxed);
@@ -182,8 +182,8 @@ impl Connections {
         promoted
     }
 
-    /// Ends the connections that the end of the server need not wait for: those with no request or half of one, and
-    /// those whose client has stopped reading.
+    /// Ends the connections that a shutdown need not wait for: those without a complete request, and those whose client
+    /// has stopped reading.
     pub(super) fn end_idle(&self) {
         for connection in self.all().values() {
             let state = connection.state();
@@ -195,7 +195,8 @@ impl Connections {
     }
 }
 
-/// Lets the idlest connection of a kind give way, if there is one that may.
+/// Makes one connection that matches `is_of_kind` give way, if any may: those without a key first, then the one idle
+/// longest. Returns whether there was one.
 fn give_way(all: &mut HashMap<u64, Arc<Connection>>, is_of_kind: impl Fn(&Connection) -> bool) -> bool {
     let order = |connection: &Connection| {
         let state = connection.state();
@@ -204,20 +205,20 @@ fn give_way(all: &mut HashMap<u64, Arc<Connection>>, is_of_kind: impl Fn(&Connec
     };
     let of_kind = all.iter().filter(|(_, connection)| is_of_kind(connection));
     let idlest = of_kind.filter_map(|(id, connection)| Some((order(connection)?, *id))).min();
-    // its place is free at once: what it still holds goes within the same moment
+    // its place is free at once: the connection releases its resources right after
     let Some(connection) = idlest.and_then(|(_, id)| all.remove(&id)) else { return false };
     connection.gives_way.notify_one();
     true
 }
 
-/// The body of a request or of its answer, whose end is a new phase of the connection.
+/// The body of a request or of its answer. Its end puts the connection into a new phase.
 pub(super) struct NotedBody<B> {
     body: B,
     connection: Arc<Connection>,
     side: Side,
 }
 
-/// Whose body it is.
+/// Whether a body belongs to a request or to an answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Side {
     Request,
@@ -225,15 +226,15 @@ enum Side {
 }
 
 impl<B: Body> NotedBody<B> {
-    /// The body of a request that begins now; at its end the answer is due.
+    /// Wraps the body of a request that begins now. When the body ends, the answer is due.
     pub(super) fn of_request(body: B, connection: Arc<Connection>) -> Self {
         connection.enter(if body.is_end_stream() { Phase::Answering } else { Phase::Receiving });
         Self { body, connection, side: Side::Request }
     }
 
-    /// The body of an answer; when it is dropped, the connection waits for the next request.
+    /// Wraps the body of an answer. When it is dropped, the connection waits for the next request.
     pub(super) fn of_answer(body: B, connection: Arc<Connection>) -> Self {
-        // also where the request has been answered before all of it had come
+        // even if the request was answered before its whole body had arrived
         connection.enter(Phase::Answering);
         Self { body, connection, side: Side::Answer }
     }
@@ -276,7 +277,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for NotedBody<B> {
 mod tests {
     use super::*;
 
-    /// The connections that had to go, by their index.
+    /// Returns the indices of the connections that had to end.
     fn gone(connections: &Connections, places: &[Place]) -> Vec<usize> {
         let all = connections.all();
         (0..places.len()).filter(|&index| !all.contains_key(&places[index].id)).collect()
@@ -295,7 +296,7 @@ mod tests {
             assert_eq!(gone(&connections, &places), expected);
             new.last().unwrap().connection.enter(Phase::Answering);
         }
-        // the one with a key goes when there is no other, the one that is being answered never
+        // the connection with a key gives way if there is no other; the one being answered never does
         new.push(connections.enter().unwrap());
         assert_eq!(gone(&connections, &places), [0, 2, 3]);
         assert!(new.iter().all(|place| !place.connection.is_spare()));
@@ -333,12 +334,12 @@ mod tests {
         answering.connection.enter(Phase::Answering);
         let spare = connections.enter().unwrap();
         assert!(spare.connection.is_spare() && !spare.connection.has_place());
-        // another spare one that does nothing is no reason for more places than there are
+        // another idle spare connection must not cause more places than the limit
         let other = connections.enter().unwrap();
         assert!(other.connection.is_spare() && !other.connection.has_place());
         drop(answering);
         assert!(spare.connection.has_place() && !spare.connection.is_spare());
-        // it waits for a request, and so gives way to the one that has one
+        // it waits for a request, and so gives way to the connection that has one
         assert!(other.connection.has_place());
         assert_eq!(gone(&connections, &[spare, other]), [0]);
     }

@@ -1,4 +1,4 @@
-//! What lets the pages of listed origins read answers (CORS).
+//! Lets pages of listed origins read answers (CORS).
 
 use crate::origin::Origin;
 use axum::extract::{MatchedPath, Request, State};
@@ -7,11 +7,11 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
 
-/// What pages may read beside the usual headers.
+/// Response headers that pages may read in addition to the usual ones.
 const EXPOSED: HeaderValue = HeaderValue::from_static("x-request-id, retry-after");
 
-/// Lets the pages of listed origins read the answer, and answers browsers that ask beforehand whether they may ask.
-/// Such a question bears no key, and is answered where there is something to be asked.
+/// Lets pages of listed origins read the answer, and answers the preflight requests of browsers. A preflight request
+/// carries no key; it is answered if its route exists.
 pub(super) async fn cors(State(origins): State<Arc<[Origin]>>, request: Request, next: Next) -> Response {
     let origin = listed(&origins, request.headers());
     let mut response = match &origin {
@@ -19,7 +19,7 @@ pub(super) async fn cors(State(origins): State<Arc<[Origin]>>, request: Request,
         _ => next.run(request).await,
     };
     let headers = response.headers_mut();
-    // the answer to another origin would be another one
+    // the answer to another origin would differ
     headers.append(header::VARY, HeaderValue::from_static("origin"));
     if let Some(origin) = origin {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
@@ -44,7 +44,7 @@ fn preflight(headers: &HeaderMap) -> Response {
     let mut response = StatusCode::NO_CONTENT.into_response();
     let answer = response.headers_mut();
     answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
-    // the official client sends a dozen of its own, and which changes
+    // the official client sends a dozen headers of its own, and the set changes
     if let Some(asked) = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
         answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
     }

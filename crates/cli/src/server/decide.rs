@@ -1,5 +1,4 @@
-//! A validated request for decisions, and how it becomes one that the engine takes: the server's own words, whatever API it
-//! came by.
+//! A validated request for decisions, independent of the API it came by, and its conversion to an engine request.
 
 use super::ask::{self, RequestImage, Turn, TurnPart};
 use super::error::{ApiError, Code};
@@ -14,29 +13,29 @@ use phi3v::engine::{CacheSalt, Request};
 use phi3v::image::ImageInputs;
 use std::sync::Arc;
 
-/// How often the text of a request may be read on the whole, each question with all that stands before it: with 400
-/// questions it is a conversation of 80 KiB, some 20,000 tokens.
+/// How many times the text of a request may be read in total, counting each question with everything before it. With
+/// 400 questions this allows a conversation of 80 KiB, some 20,000 tokens.
 const READINGS_MAX: usize = 32;
 
-/// What is asked about a conversation: several questions, each with its possible answers.
+/// Several questions about a conversation, each with its possible answers.
 #[derive(Debug)]
 pub struct Decide {
     /// What all questions are about.
     pub turns: Vec<Turn>,
     /// The questions, in order.
     pub questions: Vec<DecideQuestion>,
-    /// Whose caches are used.
+    /// Keeps the prompt caches of one client apart from those of others.
     pub cache_salt: CacheSalt,
 }
 
 /// A question with its possible answers.
 #[derive(Debug)]
 pub struct DecideQuestion {
-    /// What is asked, and how it is to be answered.
+    /// The question, and how to answer it.
     pub parts: Vec<TurnPart>,
     /// The possible answers, each of which is scored.
     pub choices: Vec<String>,
-    /// The field that is at fault where the choices cannot be used.
+    /// The field to report if the choices cannot be used.
     pub param: String,
 }
 
@@ -44,7 +43,7 @@ impl Decide {
     /// Checks everything that can be checked without the model.
     ///
     /// # Errors
-    /// The first field at fault.
+    /// The first invalid field.
     pub fn check(&self, limits: &Limits) -> Result<(), ApiError> {
         let parts = || {
             let turns = self.turns.iter().flat_map(|turn| &turn.parts);
@@ -66,7 +65,7 @@ impl Decide {
         Ok(())
     }
 
-    /// Moves the images out, those of the conversation first; their places stay.
+    /// Moves the images out, those of the conversation first. Their parts stay as placeholders.
     fn take_images(&mut self) -> Vec<RequestImage> {
         let mut images = prepare::take_images(self.turns.iter_mut().flat_map(|turn| &mut turn.parts));
         for question in &mut self.questions {
@@ -76,11 +75,11 @@ impl Decide {
     }
 }
 
-/// The engine's request for decisions, and the budget that was charged for body and images.
+/// Returns the engine's request for decisions, and the budget charged for the body and the images.
 ///
 /// # Errors
-/// An image that cannot be used, choices that cannot be told apart, a question that does not fit into the context, or more
-/// input than the budget has left.
+/// An image that cannot be used, choices that cannot be distinguished, a question that does not fit into the context,
+/// or more input than the budget has left.
 pub async fn request(
     app: &Arc<App>,
     model: &ServedModel,
@@ -124,23 +123,24 @@ fn count_images(parts: &[TurnPart]) -> usize {
     parts.iter().filter(|part| matches!(part, TurnPart::Image(_))).count()
 }
 
-/// Numbers of images of files.
+/// Returns the number of images of each file.
 fn lengths(documents: &[Document]) -> Vec<usize> {
     documents.iter().map(Vec::len).collect()
 }
 
-/// The images of files, in order.
+/// Returns the images of all files, in order.
 fn images(documents: Vec<Document>) -> Vec<Arc<ImageInputs>> {
     documents.into_iter().flatten().map(|page| page.inputs).collect()
 }
 
-/// Whether what follows the messages has to begin with a line feed to stand on a line of its own.
+/// Returns whether text after the messages must begin with a line feed to start on its own line.
 fn ends_within_a_line(messages: &[Message]) -> bool {
     let Some(Message { role: Role::User, content }) = messages.last() else { return false };
     matches!(content.last(), Some(Part::Text(text)) if !text.is_empty() && !text.ends_with('\n'))
 }
 
-/// A question's content, whose images are numbered on from `shared`; what stands for images stands for as many as `pages` has.
+/// Returns the content of a question. Its images are numbered on from `shared`; the n-th image part becomes `pages[n]`
+/// images.
 fn content(parts: Vec<TurnPart>, pages: Vec<usize>, shared: usize, on_a_new_line: bool) -> Vec<Part> {
     let turn = Turn { role: Role::User, parts };
     let message = prepare::messages(vec![turn], pages).pop();

@@ -1,15 +1,16 @@
-//! The thread that owns the engine. Requests come in by a channel; what happens to each goes out by a channel of its own.
+//! The thread that owns the engine. Requests arrive by one channel; the updates of each request leave by a channel of
+//! its own.
 //!
-//! - A request holds a place for each of its answers from before it is prepared until the engine has dropped it, so that a
+//! - A request holds a place for each of its answers, from before it is prepared until the engine has dropped it. So a
 //!   full queue is known at once, whatever step the engine is in; see [`Places`].
-//! - A client that has gone has dropped its receiver. The thread notices between steps, and within a step between the
-//!   layers of vision and prefill, and cancels the request; so it does where the request's time is over, also while its
-//!   client leaves an answer unread and asks for no update.
-//! - The memory for inputs that a request was charged for goes with the last of its answers from the engine, however long
-//!   its client takes to read them.
-//! - Events are not bounded by the channel but by what a request may produce: `max_new_tokens` tokens.
-//! - Images of a request that is still being prepared come ahead of it, so that the vision tower works on one while the
-//!   next is decoded. What nobody prepares any more is dropped by the engine itself.
+//! - A client that has disconnected has dropped its receiver. The thread notices this between steps, and within a step
+//!   between the layers of vision and prefill, and cancels the request. It also cancels a request whose deadline has
+//!   passed, even if the client leaves an answer unread and asks for no update.
+//! - The input memory charged to a request is released when its last answer leaves the engine, however long the client
+//!   takes to read the answers.
+//! - The channel does not bound events; they are bounded by what a request may produce: `max_new_tokens` tokens.
+//! - Images of a request that is still being prepared are sent ahead of it, so that the vision tower works on one while
+//!   the next is decoded. The engine itself drops an image once its request is given up.
 
 use super::error::ApiError;
 use super::limits::{Times, deadline_exceeded};
@@ -28,10 +29,10 @@ use std::sync::{Arc, Weak};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 
-/// What happens to a request, in the order in which it happens; answers are told apart by their index.
+/// An update on a request, in order of occurrence. Its answers are identified by their index.
 #[derive(Debug)]
 pub enum Update {
-    /// Pictures or prompt have come so far.
+    /// Progress on the pictures or the prompt.
     Progress(StepProgress),
     /// A token of answer `.0`.
     Token(usize, Token),
@@ -39,10 +40,10 @@ pub enum Update {
     Finished(usize, Box<Finished>),
 }
 
-/// An update, or the failure of the request, which nothing follows.
+/// An update, or the failure of the request, after which nothing follows.
 type Told = Result<Update, Box<phi3v::Error>>;
 
-/// What is on its way to the engine.
+/// A message on its way to the engine.
 enum Job {
     Ask(AskJob),
     /// An image whose request is still being prepared.
@@ -52,7 +53,7 @@ enum Job {
     },
 }
 
-/// A request, one [`Request`] for each answer.
+/// A request, with one [`Request`] for each answer.
 struct AskJob {
     requests: Vec<Admitted>,
     client: Client,
@@ -67,15 +68,15 @@ struct Admitted {
 /// What an answer holds until the engine has dropped it.
 struct Holds {
     _place: Place,
-    /// The memory of the request's body and pictures, which all its answers share.
+    /// The memory charged for the request's body and pictures, shared by all its answers.
     _inputs: Arc<Budget>,
 }
 
-/// Who waits for the answers of a request.
+/// The client that waits for the answers of a request.
 #[derive(Clone)]
 struct Client {
     updates: UnboundedSender<Told>,
-    /// Whether to tell of progress.
+    /// Whether to report progress.
     progress: bool,
     times: Times,
     /// The log span of the request, so that what is logged here carries its id.
@@ -83,31 +84,31 @@ struct Client {
 }
 
 impl Client {
-    /// A receiver that has gone is noticed before the next step, or at the next layer.
+    /// Sends an update. A dropped receiver is noticed before the next step, or at the next layer.
     fn tell(&self, update: Update) {
         let _ = self.updates.send(Ok(update));
     }
 
-    /// Nothing follows.
+    /// Sends the failure of the request, after which nothing follows.
     fn fail(&self, error: phi3v::Error) {
         let _ = self.updates.send(Err(Box::new(error)));
     }
 
-    /// Whether nobody waits any more: the receiver has gone, or the time is over.
+    /// Returns whether nobody waits any more: the receiver was dropped, or the deadline has passed.
     fn has_gone(&self) -> bool {
         self.updates.is_closed() || self.times.is_over()
     }
 }
 
-/// The way from the server's tasks to the engine's thread; clones share one engine and its limit.
+/// The server's access to the engine's thread. Clones share one engine and its limit.
 #[derive(Clone)]
 pub struct EngineHandle {
-    /// Bounded by the places, and by the images of requests that are prepared at one time.
+    /// Bounded by the places, and by the images of requests that are being prepared.
     jobs: UnboundedSender<Job>,
     places: Places,
 }
 
-/// What a request's updates are received by. Dropping it cancels the request.
+/// Receives the updates of a request. Dropping it cancels the request.
 #[derive(Debug)]
 pub struct Updates {
     receiver: UnboundedReceiver<Told>,
@@ -115,24 +116,24 @@ pub struct Updates {
 }
 
 impl EngineHandle {
-    /// A handle and the thread's end of it, for at most `capacity` answers of one client running or waiting.
+    /// Creates a handle and the thread's end of the channel. At most `capacity` answers of one client run or wait.
     pub fn new(capacity: usize) -> (Self, Jobs) {
         let (jobs, receiver) = unbounded_channel();
         (Self { jobs, places: Places::new(capacity) }, Jobs { receiver })
     }
 
-    /// Places for so many answers to a client, whose caches have that salt: all, or none, so that two requests for several answers
-    /// do not refuse each other. To be taken before the work of preparing them.
+    /// Takes `answers` places for the client whose cache salt is `client`. Takes all or none, so that two requests for
+    /// several answers do not block each other. Take them before the work of preparing the request.
     ///
     /// # Errors
-    /// Too many run or wait.
+    /// Too many answers run or wait.
     pub fn places(&self, client: CacheSalt, answers: usize) -> Result<Vec<Place>, ApiError> {
         let places = self.places.take(client, answers);
         places.ok_or_else(|| super::limits::queue_full(self.places.capacity()))
     }
 
-    /// Sends a request of one or more answers, each with its place, to the engine. `inputs` has been charged for its body and
-    /// pictures.
+    /// Sends a request for one or more answers, each with its place, to the engine. `inputs` has been charged for its
+    /// body and pictures.
     ///
     /// # Errors
     /// The engine has stopped.
@@ -154,38 +155,38 @@ impl EngineHandle {
         Ok(Updates { receiver, times })
     }
 
-    /// Lets the engine begin with an image of a request that is still being prepared, see [`Engine::encode_ahead`]. Nothing
-    /// is held for it: where the request is given up, so is the image.
+    /// Lets the engine begin with an image of a request that is still being prepared; see [`Engine::encode_ahead`]. The
+    /// engine does not keep the image alive: if the request is given up, the image is dropped.
     pub fn encode_ahead(&self, inputs: &Arc<ImageInputs>, cache_salt: CacheSalt) {
-        // an engine that has stopped is told to the request
+        // the request itself reports an engine that has stopped
         let _ = self.jobs.send(Job::Ahead { inputs: Arc::downgrade(inputs), cache_salt });
     }
 
-    /// Whether the engine thread is running or has yet to start.
+    /// Returns whether the engine thread is running or has yet to start.
     pub fn is_alive(&self) -> bool {
         !self.jobs.is_closed()
     }
 
-    /// Resolves when the engine thread has ended, which it does by itself only after a bug.
+    /// Resolves when the engine thread has ended, which without a shutdown means a bug.
     pub async fn stopped(&self) {
         self.jobs.closed().await;
     }
 
-    /// Number of answers that run or wait at this moment, those not yet with the engine included.
+    /// Returns the number of answers that run or wait, including those not yet with the engine.
     pub fn in_flight(&self) -> usize {
         self.places.held()
     }
 }
 
 impl Updates {
-    /// The next update.
+    /// Returns the next update.
     ///
     /// # Errors
     /// The request's failure, its deadline, or the end of the engine.
     pub async fn next(&mut self) -> Result<Update, ApiError> {
         let told = self.times.within(async { Ok(self.receiver.recv().await) }).await?;
         match told {
-            // the engine's thread may notice first that the time is over
+            // the engine's thread may be the first to notice that the deadline has passed
             Some(Ok(Update::Finished(_, finished)))
                 if finished.reason == FinishReason::Cancelled && self.times.is_over() =>
             {
@@ -198,14 +199,14 @@ impl Updates {
     }
 }
 
-/// The thread's end of the channel; closed when it is dropped, also by a panic.
+/// The thread's end of the channel. Dropping it, also by a panic, closes the channel.
 pub struct Jobs {
     receiver: UnboundedReceiver<Job>,
 }
 
 #[cfg(test)]
 impl Jobs {
-    /// Whose request comes next.
+    /// Returns the cache salt of the client whose request comes next.
     pub(super) async fn next_client(&mut self) -> CacheSalt {
         loop {
             if let Some(Job::Ask(job)) = self.receiver.recv().await {
@@ -214,14 +215,14 @@ impl Jobs {
         }
     }
 
-    /// The images that have come ahead of their requests, and are still wanted.
+    /// Returns the images that were sent ahead of their requests and are still wanted.
     pub(super) fn images_ahead(&mut self) -> Vec<Arc<ImageInputs>> {
         let image = |job| if let Job::Ahead { inputs, .. } = job { inputs.upgrade() } else { None };
         std::iter::from_fn(|| self.receiver.try_recv().ok()).filter_map(image).collect()
     }
 }
 
-/// An answer in the engine.
+/// An answer that the engine is working on.
 struct Slot {
     index: usize,
     client: Client,
@@ -230,10 +231,10 @@ struct Slot {
     holds: Holds,
 }
 
-/// Cancels what nobody waits for, and passes progress on.
+/// Cancels requests that nobody waits for, and passes on progress.
 struct Watch<'a> {
     slots: &'a HashMap<RequestId, Slot>,
-    /// Why the device failed, where no request is told of it.
+    /// Why the device failed, if no request reports it.
     lost: Option<String>,
 }
 
@@ -258,7 +259,7 @@ impl Observer for Watch<'_> {
     }
 }
 
-/// Why the device failed, if that is the error.
+/// Returns why the device failed, if `error` is a device failure.
 fn device_failure(error: &phi3v::Error) -> Option<String> {
     match error.root() {
         phi3v::Error::Backend(BackendError::Device { reason }) => Some(reason.clone()),
@@ -266,16 +267,16 @@ fn device_failure(error: &phi3v::Error) -> Option<String> {
     }
 }
 
-/// Why the engine ran no longer.
+/// Why the engine loop ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// Every [`EngineHandle`] is gone and all work is done.
     Done,
-    /// The device failed. Those whose requests the engine had have been told; who comes now waits for another engine.
+    /// The device failed. Requests that the engine had were failed; new ones wait for another engine.
     DeviceFailed,
 }
 
-/// Runs the engine until it has nothing more to do, or cannot.
+/// Runs the engine until it has nothing more to do, or its device fails.
 pub fn run<B: Backend>(engine: Engine<B>, jobs: &mut Jobs, metrics: &Metrics) -> Ended {
     EngineLoop { engine, jobs, metrics, slots: HashMap::new(), lost: None }.run()
 }
@@ -313,7 +314,7 @@ impl<B: Backend> EngineLoop<'_, B> {
         }
     }
 
-    /// Fails all that the engine has: of a device that failed nothing more comes.
+    /// Fails all requests that the engine has, since a failed device returns nothing more.
     fn give_up(&mut self, reason: &str) {
         let mut ids: Vec<RequestId> = self.slots.keys().copied().collect();
         ids.sort_unstable();
@@ -326,7 +327,7 @@ impl<B: Backend> EngineLoop<'_, B> {
         match job {
             Job::Ask(AskJob { requests, client }) => {
                 for (index, admitted) in requests.into_iter().enumerate() {
-                    // the prompt is computed for the first
+                    // only the first answer reports progress: the prompt is computed for it
                     let client = Client { progress: client.progress && index == 0, ..client.clone() };
                     self.submit(admitted, index, client);
                 }
@@ -381,11 +382,11 @@ impl<B: Backend> EngineLoop<'_, B> {
             Event::Finished(finished) => {
                 let Some(slot) = self.slots.remove(&output.id) else { return };
                 self.metrics.finished(&finished);
-                // an answer may end with the first token chosen, which is then no part of it
+                // an answer may end with the first token chosen, which then is not part of it
                 if slot.last_token.is_none() && finished.timings.first_token.is_some() {
                     self.metrics.first_token(slot.client.times.arrived.elapsed());
                 }
-                drop(slot.holds); // who reads the end may ask again at once
+                drop(slot.holds); // a client that reads the end may send its next request at once
                 slot.client.tell(Update::Finished(slot.index, Box::new(finished)));
             }
             Event::Failed(error) => self.fail(output.id, error),
@@ -421,12 +422,12 @@ mod tests {
 
     const INPUT_BYTES: usize = 4 << 10;
 
-    /// A request of a few tokens to the built-in model.
+    /// A request for a few tokens of the built-in model.
     fn request() -> Request {
         Request::greedy((3..30).collect(), Vec::new(), 2)
     }
 
-    /// The built-in model on a device, one answer at a time.
+    /// An engine with the built-in model on a device, one answer at a time.
     fn one_at_a_time<B: Backend>(device: B) -> Engine<B> {
         let checkpoint = phi3v::checkpoint::Checkpoint::from_files(&phi3v::demo::files()).unwrap();
         let (config, weights) = (&checkpoint.config, &checkpoint.weights);
@@ -501,7 +502,7 @@ mod tests {
         assert_eq!(run(lost, &mut jobs, &Metrics::new()), Ended::DeviceFailed);
     }
 
-    /// An engine, a request of two answers to it, and all memory for inputs, which the request was charged for.
+    /// An engine, a request to it for two answers, and all memory for inputs, which was charged to the request.
     fn asked(limits: &Limits) -> (Engine<phi3v::device::Device>, Jobs, Updates, Inputs) {
         let session = session();
         let mut conversation = phi3v::Conversation::default();
@@ -517,7 +518,7 @@ mod tests {
         (session.into_engine(), jobs, updates, inputs)
     }
 
-    /// The next update, for whoever is in no runtime.
+    /// Returns the next update, for code outside a runtime.
     fn next(updates: &mut Updates) -> Result<Update, ApiError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(updates.next())

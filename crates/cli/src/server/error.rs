@@ -1,7 +1,7 @@
 //! Errors in OpenAI's shape: `{"error": {"message", "type", "param", "code", "hint"}}`.
 //!
-//! `code` is stable and `message` is the library's own sentence. Nothing a decoder, the file system or the network
-//! said is repeated: it could tell a stranger about the machine or about what lies behind an address.
+//! `code` is stable and `message` is the library's own sentence. Messages of decoders, the file system and the network
+//! are not repeated: they could reveal details of the machine, or of what lies behind an address.
 
 pub use super::codes::Code;
 use super::hints;
@@ -15,24 +15,24 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use std::time::Duration;
 
-/// Tells the official clients whether to ask again.
+/// Tells the official clients whether to retry.
 const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
-/// When other requests may have given back memory.
+/// When other requests may have released memory.
 const BUDGET_RETRY: Duration = Duration::from_secs(5);
 
-/// Why a request is refused or ended, with what HTTP and OpenAI's clients want to know of it.
+/// Why a request was refused or ended, with the details that HTTP and OpenAI's clients need.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ApiError {
-    /// What kind of error it is, which is also the HTTP status of the answer.
+    /// The kind of error, which also determines the HTTP status.
     pub code: Code,
-    /// What is wrong, one sentence.
+    /// What is wrong, in one sentence.
     pub message: String,
     /// What to do about it.
     pub hint: Option<Box<Hint>>,
-    /// The field at fault.
+    /// The invalid field.
     pub param: Option<String>,
-    /// When it is worth trying again.
+    /// When a retry makes sense.
     pub retry_after: Option<Duration>,
 }
 
@@ -60,24 +60,24 @@ pub struct ErrorFields {
 }
 
 impl ApiError {
-    /// An error of any kind, without a hint, a field at fault or a time to wait.
+    /// Creates an error without a hint, a field or a retry time.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), hint: None, param: None, retry_after: None }
     }
 
-    /// HTTP status of the answer.
+    /// Returns the HTTP status of the answer.
     pub fn status(&self) -> StatusCode {
         self.code.status()
     }
 
-    /// An error with status 400 and code `invalid_value`, for a field whose value cannot be used.
+    /// Creates an error with status 400 and code `invalid_value`, for a field whose value cannot be used.
     pub fn invalid_value(param: impl Into<String>, message: impl Into<String>) -> Self {
         let param = param.into();
         let hint = hints::body::value(&param);
         Self::new(Code::InvalidValue, message).param(param).hint(hint)
     }
 
-    /// A field that this server does not have and that would change the answer.
+    /// Creates the error for a field that this server does not support and that would change the answer.
     pub fn unsupported_field(name: &str) -> Self {
         let name: String = name.chars().take(64).collect();
         Self::new(Code::UnsupportedField, format!("the field {name} is not supported"))
@@ -85,45 +85,46 @@ impl ApiError {
             .hint(hints::body::KNOWN_FIELDS)
     }
 
-    /// An error with status 400 for a body that the JSON parser does not understand, with the place.
+    /// Creates an error with status 400 for a body that is not valid JSON, with the position.
     pub fn not_json(error: &serde_json::Error) -> Self {
         let (line, column) = (error.line(), error.column());
         let message = format!("the body is not valid JSON: see line {line}, column {column}");
         Self::new(Code::InvalidJson, message).hint(hints::body::JSON)
     }
 
-    /// An error with status 500 for something that should not happen, which `message` says to a stranger.
+    /// Creates an error with status 500 for something that should not happen. `message` must be safe to show to
+    /// strangers.
     pub fn internal(message: &str) -> Self {
         Self::new(Code::InternalError, message).hint(hints::fault::LOG)
     }
 
-    /// An error with status 500, after which no question is answered any more: the engine's thread is gone.
+    /// Creates an error with status 500 for a server whose engine thread has ended: it answers no more questions.
     pub fn engine_stopped() -> Self {
         Self::new(Code::EngineStopped, "the engine has stopped").hint(hints::fault::RESTART)
     }
 
-    /// The same error with a hint: what the client can do about it, one sentence.
+    /// Adds a hint: what the client can do about the error, in one sentence.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<Hint>) -> Self {
         self.hint = Some(Box::new(hint.into()));
         self
     }
 
-    /// The same error with the field at fault, as a path such as `messages[0].content`.
+    /// Adds the invalid field, as a path such as `messages[0].content`.
     #[must_use]
     pub fn param(mut self, param: impl Into<String>) -> Self {
         self.param = Some(param.into());
         self
     }
 
-    /// The same error with the header `Retry-After`: when it is worth trying again.
+    /// Adds the header `Retry-After`: when a retry makes sense.
     #[must_use]
     pub fn retry_after(mut self, after: Duration) -> Self {
         self.retry_after = Some(after);
         self
     }
 
-    /// An error for a picture that cannot be decoded or is over a limit; `param` is its field.
+    /// Creates the error for a picture that cannot be decoded or is over a limit; `param` is its field.
     pub fn image(error: &ImageError, param: &str) -> Self {
         let code = match error {
             ImageError::Bytes { bytes, .. } if *bytes > 0 => Code::ImageTooLarge,
@@ -144,7 +145,7 @@ impl ApiError {
         Self { hint: hints::image(error).map(Box::new), ..Self::new(code, message).param(param) }
     }
 
-    /// An error for a document that cannot be drawn, or a picture in its place; `param` is its field.
+    /// Creates the error for a document that cannot be drawn, or for a picture in its place; `param` is its field.
     pub fn document(error: &DocumentError, param: &str) -> Self {
         let (code, hint) = match error {
             DocumentError::Image(error) => return Self::image(error, param),
@@ -161,7 +162,7 @@ impl ApiError {
         Self { hint, ..Self::new(code, error.to_string()).param(param) }
     }
 
-    /// An error for a picture whose bytes could not be read or fetched, with what the client can do about it.
+    /// Creates the error for a picture whose bytes could not be read or fetched, with what the client can do about it.
     pub fn source(error: &SourceError) -> Self {
         let code = match error {
             SourceError::DataUrl(_) => Code::ImageUrlInvalid,
@@ -173,7 +174,7 @@ impl ApiError {
         Self::new(code, error.to_string()).hint(hints::source(error))
     }
 
-    /// An error for a body or pictures that the memory set aside for input cannot hold.
+    /// Creates the error for a body or pictures that do not fit into the memory set aside for inputs.
     pub fn budget(error: &BudgetError) -> Self {
         let refused = |code| Self::new(code, error.to_string()).hint(hints::budget(error));
         match error {
@@ -182,7 +183,7 @@ impl ApiError {
         }
     }
 
-    /// An error for what the library refused or could not do, told as far as a stranger may know.
+    /// Creates the error for a failure or refusal of the library, with only what a stranger may know.
     pub fn library(error: &phi3v::Error) -> Self {
         let error = error.root();
         use phi3v::constraint::ConstraintError;
@@ -220,18 +221,18 @@ impl ApiError {
         Self { hint: hints::library(error).map(Box::new), ..Self::new(code, message) }
     }
 
-    /// Whether the official clients may ask again by themselves, as they do after every status from 500 on.
+    /// Returns whether the official clients may retry by themselves, as they do after every status from 500 on.
     fn may_be_retried(&self) -> bool {
         match self.code {
-            // there is nobody who answers, or it takes each time as long
+            // nothing answers any more, or a retry takes just as long
             Code::EngineStopped | Code::DeadlineExceeded => false,
-            // where people are not told to ask again, the same would come of it
+            // without the hint to retry, a retry would fail the same way
             Code::InternalError => self.hint.as_deref() == Some(&hints::fault::ONCE_MORE),
             _ => true,
         }
     }
 
-    /// OpenAI's class of the error.
+    /// Returns OpenAI's class of the error.
     fn class(&self) -> &'static str {
         match self.status() {
             StatusCode::UNAUTHORIZED => "authentication_error",
@@ -243,7 +244,7 @@ impl ApiError {
         }
     }
 
-    /// The JSON body that tells a client of the error, in OpenAI's shape.
+    /// Returns the JSON body of the error, in OpenAI's shape.
     pub fn body(&self) -> ErrorBody {
         ErrorBody {
             error: ErrorFields {
@@ -256,7 +257,7 @@ impl ApiError {
         }
     }
 
-    /// The body as JSON, as it is sent to the client and in streams.
+    /// Returns the body as JSON, as it is sent to the client and in streams.
     pub fn json(&self) -> String {
         serde_json::to_string(&self.body()).expect("an error body holds only texts")
     }
@@ -291,7 +292,7 @@ impl IntoResponse for ApiError {
         if !self.may_be_retried() {
             response.headers_mut().insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
         }
-        // the log line of the request names the error; see `super::log`
+        // the request's log line names the error; see `super::log`
         response.extensions_mut().insert(self.code);
         response
     }
@@ -333,7 +334,7 @@ mod tests {
         assert!(told.hint.is_some_and(|hint| hint.to_string().contains("maxItems")));
     }
 
-    /// What the header says to the official clients.
+    /// Returns the value of the header that tells the official clients whether to retry.
     fn should_retry(error: ApiError) -> Option<String> {
         let response = error.into_response();
         response.headers().get(&X_SHOULD_RETRY).map(|told| told.to_str().unwrap().to_owned())
@@ -374,7 +375,7 @@ mod tests {
         assert_eq!(told.hint.unwrap().to_string(), "scale the picture down");
     }
 
-    /// What a source says, and what a client hears: code, message, hint.
+    /// A source error, and what a client receives: code, message, hint.
     type Told = (SourceError, Code, &'static str, &'static str);
 
     fn told() -> [Told; 9] {

@@ -1,10 +1,10 @@
-//! Who may ask: the Host header, the Origin header and the API key.
+//! Access control: the Host header, the Origin header and the API key.
 //!
 //! - A page on the internet can let a name of its own point to this machine (DNS rebinding); its requests then carry
-//!   that name. Addresses and `localhost` cannot be rebound, other names must be listed.
-//! - A page of another site can send requests here without being able to read the answers; browsers then name that
-//!   site as the origin.
-//! - HTTP/1.0 knows requests without a Host header, as health checks of load balancers send; browsers send none such.
+//!   that name. Addresses and `localhost` cannot be rebound; other names must be listed.
+//! - A page of another site can send requests here without being able to read the answers; browsers then name that site
+//!   as the origin.
+//! - HTTP/1.0 allows requests without a Host header, as health checks of load balancers send; browsers send none such.
 
 pub use super::keys::KeyFileError;
 
@@ -24,52 +24,53 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Who may ask: by which name the server is known, which pages may use it, and who has a key.
+/// Who may use the server: by which host names, from which pages, and with which keys.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
-    /// None means that no key is needed.
+    /// If empty, no key is needed.
     keys: Keys,
-    /// Whether what one key's requests left in the caches serves those of others.
+    /// Whether keys share the prompt caches.
     shared_cache: bool,
-    /// Names that this server is known by.
+    /// Host names of this server.
     hosts: Vec<String>,
-    /// Origins whose pages may ask.
+    /// Origins whose pages may send requests.
     origins: Vec<Origin>,
 }
 
-/// Who asks: an extension of every request that was let through, with the salt that keeps its caches apart.
+/// The sender of a request, with the salt that keeps its caches apart. An extension of every admitted request.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Caller {
-    /// Keeps the caches of one key apart from those of others; the same for all where they are shared.
+    /// Keeps the caches of one key apart from those of others; the same for all keys if the caches are shared.
     pub cache_salt: CacheSalt,
     /// Whether a valid key came with the request.
     has_key: bool,
 }
 
 impl Guard {
-    /// Everybody who comes by an address, by `localhost`, or by one of `hosts`; pages of `origins` and of our own.
+    /// Admits requests that address the server by an IP address, by `localhost`, or by one of `hosts`. Admits pages of
+    /// `origins` and of the server itself.
     pub fn new(hosts: &[String], origins: &[Origin]) -> Self {
         let hosts = hosts.iter().map(|name| name.to_ascii_lowercase()).collect();
         Self { hosts, origins: origins.to_vec(), ..Self::default() }
     }
 
-    /// Asks for one of the keys in a file, one a line; lines that begin with # are comments.
+    /// Requires one of the keys in a file, one key per line; lines that begin with # are comments.
     ///
     /// # Errors
-    /// The file cannot be read, or has no good keys.
+    /// The file cannot be read, or has no usable keys.
     pub fn with_key_file(mut self, path: &Path) -> Result<Self, KeyFileError> {
         self.keys = Keys::read(path)?;
         Ok(self)
     }
 
-    /// Lets all keys use the same caches: faster, but `cached_tokens` and the time to the first token then tell the
-    /// holder of one key what those of others have asked.
+    /// Lets all keys use the same caches. This is faster, but `cached_tokens` and the time to the first token then
+    /// reveal to the holder of one key what holders of others have asked.
     #[must_use]
     pub fn with_shared_cache(self) -> Self {
         Self { shared_cache: true, ..self }
     }
 
-    /// Whether a key is asked for, other than for `/health`.
+    /// Returns whether a key is required, other than for `/health`.
     pub fn has_keys(&self) -> bool {
         !self.keys.is_empty()
     }
@@ -121,7 +122,8 @@ impl Guard {
         literal || name == "localhost" || self.hosts.contains(&name)
     }
 
-    /// A request of our own page has our own host as its origin; one that is no page's has none.
+    /// Returns whether the origin may use the server. The server's own page has the request's host as its origin; a
+    /// request that no page sent has no origin.
     fn knows_origin(&self, headers: &HeaderMap, host: Option<&str>) -> bool {
         let mut origins = headers.get_all(header::ORIGIN).iter();
         origins.all(|origin| {
@@ -134,7 +136,7 @@ impl Guard {
     }
 }
 
-/// Whether a request may come without naming the host: only the name of a page's server can be rebound.
+/// Returns whether a request may omit the host. HTTP/1.0 requests may: only browsers can be attacked by rebinding.
 fn may_lack_host(request: &Parts) -> bool {
     request.version < Version::HTTP_11 && !request.headers.contains_key(header::HOST)
 }
@@ -143,13 +145,14 @@ fn host(uri: &Uri, headers: &HeaderMap) -> Option<String> {
     let mut hosts = headers.get_all(header::HOST).iter();
     match (hosts.next(), hosts.next(), uri.authority()) {
         (Some(host), None, None) => Some(host.to_str().ok()?.to_owned()),
-        // an absolute request target counts more than the header
+        // an absolute request target takes precedence over the header
         (_, None, Some(authority)) => Some(authority.as_str().to_owned()),
         _ => None,
     }
 }
 
-/// The name or address of a Host header; addresses of IPv6 stand in brackets and keep them. None where it is neither.
+/// Returns the name or address of a Host header without its port. IPv6 addresses keep their brackets. `None` if it is
+/// neither.
 fn without_port(host: &str) -> Option<&str> {
     let end = match host.strip_prefix('[') {
         Some(rest) => {
@@ -167,7 +170,7 @@ fn without_port(host: &str) -> Option<&str> {
     (port.is_empty() || port.strip_prefix(':').is_some_and(is_port)).then_some(name)
 }
 
-/// Lets a request through, or answers it with the reason why not.
+/// Passes an allowed request on, or answers it with the reason for the refusal.
 pub async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     let connection = parts.extensions.get::<Arc<Connection>>().cloned();
@@ -185,14 +188,14 @@ pub async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next
             let full = error.code == Code::ConnectionsFull;
             let mut response = error.into_response();
             if unauthorised {
-                // browsers ask their user for a password, and send it with everything the page asks for
+                // a browser asks its user for a password, and sends it with everything the page requests
                 let page = parts.uri.path() == "/";
                 let challenge = if page { "Basic realm=\"phi3v API key as password\"" } else { "Bearer" };
                 let challenge = axum::http::HeaderValue::from_static(challenge);
                 response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
             }
             if full {
-                // the next try is a new connection, before which another gives way
+                // the next attempt is a new connection, for which another gives way
                 let close = axum::http::HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, close);
             }
@@ -201,7 +204,8 @@ pub async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next
     }
 }
 
-/// Notes who has a key, and turns away who finds all places taken; but asking how the server is goes always.
+/// Records that the caller has a key, and refuses the request if all places are taken. `/health` and `/ready` are
+/// always admitted.
 fn admit(connection: &Connection, caller: Caller, uri: &Uri) -> Result<(), ApiError> {
     if caller.has_key {
         connection.has_key();

@@ -1,4 +1,4 @@
-//! What to do about errors, in the words of requests: their fields, and the flags that whoever runs the server can set.
+//! What to do about errors, in terms of requests: their fields, and the flags that the server's operator can set.
 
 use super::ServeError;
 use super::keys::KeyFileError;
@@ -12,24 +12,24 @@ use phi3v_kernels::BackendError;
 use std::borrow::Cow;
 use std::fmt;
 
-/// What to do about an error: what whoever asks can do, and what whoever starts the server can.
+/// What to do about an error: what the client can do, and what the server's operator can do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hint {
-    /// What whoever asks can do, in words that may be followed by "or".
+    /// What the client can do, in words that may be followed by "or".
     pub asker: Cow<'static, str>,
-    /// What follows them where a server answers, with the mark or blank between: what it tells of it, or has logged.
+    /// Continues `asker` if a server answers, including the separator: what the server reports or has logged.
     pub of_server: Option<&'static str>,
-    /// What the server could be started with instead: a flag, as it goes on from "or start the server with".
+    /// What the server could be started with instead: a flag, which continues "or start the server with".
     pub start_with: Option<&'static str>,
 }
 
 impl Hint {
-    /// Words for both.
+    /// A hint for both the client and the operator.
     const fn or_start_with(asker: &'static str, flag: &'static str) -> Self {
         Self { asker: Cow::Borrowed(asker), of_server: None, start_with: Some(flag) }
     }
 
-    /// Words that go on where a server answers.
+    /// A hint that continues if a server answers.
     const fn with_server(asker: &'static str, of_server: &'static str) -> Self {
         Self { asker: Cow::Borrowed(asker), of_server: Some(of_server), start_with: None }
     }
@@ -54,7 +54,7 @@ impl fmt::Display for Hint {
     }
 }
 
-/// About requests that come when there is too much to do, or not yet anything.
+/// Hints for an overloaded server, or one that is not ready yet.
 pub(super) mod load {
     use super::Hint;
 
@@ -65,7 +65,7 @@ pub(super) mod load {
         Hint::or_start_with("ask for fewer tokens", "a larger --request-seconds");
 }
 
-/// About faults of the server.
+/// Hints for faults of the server.
 pub(super) mod fault {
     use super::Hint;
 
@@ -80,7 +80,7 @@ pub(super) mod fault {
     pub(in crate::server) const RESTART: &str = "restart the server and report what its log says";
 }
 
-/// About bodies and heads that are not read to their end.
+/// Hints for bodies and heads that are too large or too slow.
 pub(super) mod size {
     use super::Hint;
 
@@ -96,7 +96,7 @@ pub(super) mod size {
         "send fewer or shorter headers; 100 headers and 32 KiB are the limit";
 }
 
-/// About bodies that are no request.
+/// Hints for bodies that are not valid requests.
 pub(super) mod body {
     use super::Hint;
 
@@ -115,14 +115,14 @@ pub(super) mod body {
     pub(in crate::server) const KNOWN_FIELDS: Hint =
         Hint::with_server("leave it out", "; /openapi.json lists the fields that are");
 
-    /// About a value of the field `name` that cannot be used.
+    /// Returns the hint for an invalid value of the field `name`.
     pub(in crate::server) fn value(name: &str) -> Hint {
         let of_server = Some("; /openapi.json tells what it may be");
         Hint { asker: format!("correct {name}").into(), of_server, start_with: None }
     }
 }
 
-/// About who may ask.
+/// Hints for access control.
 pub(super) mod access {
     use super::Hint;
 
@@ -136,7 +136,7 @@ pub(super) mod access {
     pub(in crate::server) const HTTP_1: &str = "let the client begin with HTTP/1.1";
 }
 
-/// About the fields of a question.
+/// Hints for the fields of a question.
 pub(super) mod question {
     use super::Hint;
 
@@ -166,17 +166,17 @@ pub(super) mod question {
     pub(in crate::server) const NO_STREAM: &str = "leave stream and stream_options out";
     pub(in crate::server) const MODELS: &str = "/v1/models lists the model served";
 
-    /// About another model than the one called `name`.
+    /// Returns the hint for a request for a model other than `name`.
     pub(in crate::server) fn model(name: &str) -> String {
         format!("this server has {name}; the field may also be left out")
     }
 
-    /// About an option of the sampler that is out of its range.
+    /// Returns the hint for a sampler option that is out of its range.
     pub(in crate::server) fn option(name: &str) -> String {
         format!("correct {name}, or leave it out to use its default")
     }
 
-    /// About a number of tokens in the field `name`.
+    /// Returns the hint for a number of tokens in the field `name`.
     pub(in crate::server) fn max_tokens(name: &str) -> Hint {
         let asker = format!("correct {name} or leave it out").into();
         Hint { asker, of_server: None, start_with: Some("a larger --max-tokens") }
@@ -184,7 +184,7 @@ pub(super) mod question {
 }
 
 impl<E: std::error::Error> ServeError<E> {
-    /// What who starts the server can do about it, one sentence that names flags.
+    /// Returns what the operator can do about the error: one sentence that names flags.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Listen { error, .. } if error.kind() == std::io::ErrorKind::AddrInUse => {
@@ -199,7 +199,7 @@ impl<E: std::error::Error> ServeError<E> {
 }
 
 impl KeyFileError {
-    /// What who starts the server can do about it, one sentence; nothing about a file that the system refuses.
+    /// Returns what the operator can do about the error, in one sentence. `None` for a file that the system refuses.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Read(_) => None,
@@ -210,7 +210,7 @@ impl KeyFileError {
     }
 }
 
-/// What a client can do about an error of the library.
+/// Returns what a client can do about an error of the library.
 pub(super) fn library(error: &Error) -> Option<Hint> {
     let hint = match error.root() {
         Error::Engine(EngineError::ContextLength { .. }) => {
@@ -239,7 +239,7 @@ pub(super) fn library(error: &Error) -> Option<Hint> {
     Some(hint.into())
 }
 
-/// What a client can do about a picture.
+/// Returns what a client can do about an invalid picture.
 pub(super) fn image(error: &ImageError) -> Option<Hint> {
     let hint = match error {
         ImageError::Bytes { bytes: 1.., .. }
@@ -255,7 +255,7 @@ pub(super) fn image(error: &ImageError) -> Option<Hint> {
     Some(hint.into())
 }
 
-/// What a client can do about a picture that was not had.
+/// Returns what a client can do about a picture that could not be obtained.
 pub(super) fn source(error: &SourceError) -> Hint {
     const DATA_URL: &str = "send the picture as a data URL";
     let hint = match error {
@@ -276,7 +276,7 @@ pub(super) fn source(error: &SourceError) -> Hint {
     hint.into()
 }
 
-/// What a client can do about an input that there is no memory for.
+/// Returns what a client can do about an input that does not fit into memory.
 pub(super) fn budget(error: &BudgetError) -> &'static str {
     match error {
         BudgetError::TooLarge { .. } => "send fewer or smaller pictures, or set their detail to low",
@@ -284,8 +284,8 @@ pub(super) fn budget(error: &BudgetError) -> &'static str {
     }
 }
 
-/// `message` without the words that say where something is: addresses on a network, files, places in memory. The
-/// grammar engine's reasons may hold such words.
+/// Returns `message` without the words that name places: network addresses, files, memory addresses. The grammar
+/// engine's reasons may contain such words.
 pub(super) fn without_places(message: &str) -> String {
     let is_place = |word: &str| {
         // a pointer into a schema begins with #, and stays

@@ -1,4 +1,4 @@
-//! API keys: read from a file, known by their hashes, found in a request's Authorization header.
+//! API keys: read from a file, stored as hashes, and looked up for the Authorization header of a request.
 
 use crate::bounded;
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -8,21 +8,21 @@ use phi3v::engine::CacheSalt;
 use phi3v::error::count;
 use std::path::Path;
 
-/// Some ten thousand keys.
+/// Enough for some ten thousand keys.
 const KEY_FILE_BYTES_MAX: usize = 1 << 20;
-/// Fewer characters can be guessed.
+/// Shorter keys can be guessed.
 const KEY_BYTES_MIN: usize = 16;
 
-/// What Windows' editors put before a text.
+/// The byte order mark that Windows editors put before a text.
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// Why a file of keys is refused: it cannot be read, it is empty, or a line of it is no key.
+/// Why a key file is refused: it cannot be read, it is empty, or a line of it is not a key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
-    /// The system does not let it be read.
+    /// The system refuses to read the file.
     #[error("the file of API keys cannot be read")]
     Read(#[source] std::io::Error),
-    /// Nothing in it but blank lines and comments.
+    /// The file has only blank lines and comments.
     #[error("the file of API keys is empty")]
     Empty,
     /// A key that can be guessed.
@@ -33,33 +33,33 @@ pub enum KeyFileError {
         /// Length of the key in bytes.
         bytes: usize,
     },
-    /// A line that is hardly meant as a key.
+    /// A line that is probably not meant as a key.
     #[error("line {line} of the file of API keys has {what}, which no key can have")]
     Odd {
         /// Number of the line, from 1.
         line: usize,
-        /// What stands in it.
+        /// What the line contains.
         what: &'static str,
     },
 }
 
-/// The keys of a server; none means that nobody has to bring one.
+/// The keys of a server; if empty, no key is required.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Keys(Vec<blake3::Hash>);
 
-/// What a request says about its key.
+/// What a request's headers say about its key.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Claim {
-    /// A valid one: the salt that keeps its caches apart from those of other keys.
+    /// A valid key: the salt that keeps its caches apart from those of other keys.
     Valid(CacheSalt),
-    /// None, or one that is not valid.
+    /// No key, or an invalid one.
     Invalid,
-    /// More than one header, so that it is not clear which counts.
+    /// More than one header, so it is not clear which counts.
     Several,
 }
 
 impl Keys {
-    /// The keys in a file: one a line, blank lines and lines that begin with # left out.
+    /// Reads the keys from a file: one per line, skipping blank lines and lines that begin with #.
     pub(super) fn read(path: &Path) -> Result<Self, KeyFileError> {
         let bytes = bounded::read(path, KEY_FILE_BYTES_MAX).map_err(KeyFileError::Read)?;
         let text = bytes.strip_prefix(BOM).unwrap_or(&bytes);
@@ -79,7 +79,7 @@ impl Keys {
         self.0.is_empty()
     }
 
-    /// What the headers of a request say.
+    /// Returns what the headers of a request say about its key.
     pub(super) fn claim(&self, headers: &HeaderMap) -> Claim {
         let mut values = headers.get_all(header::AUTHORIZATION).iter();
         let Some(key) = values.next().and_then(key_in) else { return Claim::Invalid };
@@ -87,7 +87,7 @@ impl Keys {
             return Claim::Several;
         }
         let hash = blake3::hash(key.as_bytes());
-        // equality of hashes takes the same time whatever they are; so does going through all of them
+        // comparing hashes takes constant time, and so does visiting all of them
         match self.0.iter().fold(false, |found, key| found | (*key == hash)) {
             true => Claim::Valid(*hash.as_bytes()),
             false => Claim::Invalid,
@@ -115,7 +115,7 @@ fn check(key: &[u8], line: usize) -> Result<(), KeyFileError> {
     Ok(())
 }
 
-/// The key of `Bearer KEY`, or of `Basic` with the key as the password, which is what browsers can ask their user for.
+/// Returns the key of `Bearer KEY`, or of `Basic` with the key as the password, for which browsers can ask their user.
 fn key_in(authorization: &HeaderValue) -> Option<String> {
     let (scheme, value) = authorization.to_str().ok()?.split_once(' ')?;
     if scheme.eq_ignore_ascii_case("bearer") {

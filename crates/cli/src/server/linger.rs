@@ -1,6 +1,6 @@
-//! Reads what is left of a body before a refusal is sent: a client that is still sending, as browsers and Node are, would
-//! meet a closed connection and never see the reason. Bodies that are coded for their transfer in a way that is not
-//! undone here are refused.
+//! Reads the rest of a body before a refusal is sent. A client that is still sending, as browsers and Node do, would
+//! otherwise find the connection closed and never see the reason. Bodies with a transfer coding that is not decoded
+//! here are refused.
 
 use super::error::{ApiError, Code};
 use super::hints;
@@ -16,12 +16,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// Bytes that are read and thrown away: eight bodies at the default limit.
+/// Bytes to read and discard: eight bodies at the default limit.
 const REST_BYTES_MAX: usize = 256 << 20;
-/// Time for them to come.
+/// Time for these bytes to arrive.
 const REST_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// A body that can be read on after its reader has dropped it.
+/// A body that can still be read after its first reader has dropped it.
 #[derive(Clone)]
 struct Shared(Arc<Mutex<Body>>);
 
@@ -51,9 +51,9 @@ impl HttpBody for Shared {
     }
 }
 
-/// Answers a request, and an early refusal only when its body has come.
+/// Answers a request; sends an early refusal only once the body has arrived.
 pub(super) async fn request(request: Request, next: Next) -> Response {
-    // such a client waits to be told before it sends
+    // such a client waits for permission before it sends the body
     if request.headers().contains_key(header::EXPECT) {
         return match check_transfer_coding(request.headers()) {
             Ok(()) => next.run(request).await,
@@ -68,17 +68,18 @@ pub(super) async fn request(request: Request, next: Next) -> Response {
     };
     let status = response.status();
     let refused = status.is_client_error() || status.is_server_error();
-    // who was too slow once is not waited for again
+    // a client that was too slow once gets no more time
     if refused && status != StatusCode::REQUEST_TIMEOUT {
         let mut rest = Limited::new(body, REST_BYTES_MAX);
         let read = async { while let Some(Ok(_)) = rest.frame().await {} };
-        // who sends for longer does not see the reason
+        // a client that sends for longer does not see the reason
         let _ = tokio::time::timeout(REST_TIME_MAX, read).await;
     }
     response
 }
 
-/// Hyper undoes `chunked` and takes what is within as it is, also where it was compressed before.
+/// Refuses transfer codings other than `chunked`. Hyper decodes `chunked` and passes on the contents as they are, even
+/// if they were compressed first.
 fn check_transfer_coding(headers: &HeaderMap) -> Result<(), ApiError> {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     let first = codings.next().map(HeaderValue::as_bytes);

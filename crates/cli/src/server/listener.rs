@@ -1,4 +1,4 @@
-//! Sockets: how many, how slow, encrypted or not, and how they end.
+//! Sockets: limits on their number and slowness, encryption, and shutdown.
 
 use super::connections::{Connection, Connections, NotedBody, Place};
 use super::limits::Limits;
@@ -19,19 +19,19 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 
-/// Wait after a failure to accept, as when file descriptors have run out.
+/// Wait after a failure to accept, such as when file descriptors have run out.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// Wait for a place when even the spare ones are taken.
+/// Wait for a place if even the spare ones are taken.
 const PLACE_RETRY: Duration = Duration::from_millis(10);
 
-/// Time between two looks, while the server ends, at which connections need not be waited for.
+/// Interval, during shutdown, between checks for connections that need not be waited for.
 const END_STEP: Duration = Duration::from_millis(100);
 
-/// Time between two looks at whether the client of a connection has left while it is answered.
+/// Interval between checks whether the client has disconnected while it is being answered.
 const LEFT_STEP: Duration = Duration::from_secs(1);
 
-/// What a connection is served with.
+/// What is needed to serve a connection.
 #[derive(Clone)]
 struct Serving {
     router: Router,
@@ -39,7 +39,7 @@ struct Serving {
     limits: Limits,
 }
 
-/// Serves connections until `shutdown` resolves, then waits for running requests, as long as `drain` allows.
+/// Serves connections until `shutdown` resolves, then waits for running requests for as long as `drain` allows.
 pub(super) async fn serve(
     listener: TcpListener,
     router: Router,
@@ -84,8 +84,8 @@ pub(super) async fn serve(
     }
 }
 
-/// Whether a failure to accept is that of one connection, which its client or the network has ended; the next may be there
-/// already.
+/// Returns whether a failure to accept concerns only one connection, which its client or the network has ended. The
+/// next connection may already be waiting.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{
         ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut,
@@ -101,10 +101,11 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// The next connection, for which another gives way where all places are taken.
+/// Accepts the next connection; another gives way if all places are taken.
 async fn accept(listener: &TcpListener, connections: &Arc<Connections>) -> io::Result<(TcpStream, Place)> {
     let (stream, _) = listener.accept().await?;
-    // tokens are small and are to be seen at once; a connection that has ended already is told of where it is read
+    // tokens are small and must be visible at once; an error of a connection that has already ended is reported when it
+    // is read
     let _ = stream.set_nodelay(true);
     loop {
         match connections.enter() {
@@ -123,8 +124,8 @@ async fn connection(serving: Serving, stream: TcpStream, place: Place, watcher: 
     }
 }
 
-/// Resolves when the client ends its side while it is answered. Hyper, which takes that for the end of the connection too, does
-/// not see it behind bytes that follow the request.
+/// Resolves when the client closes its side while it is being answered. Hyper also treats that as the end of the
+/// connection, but does not see it behind bytes that follow the request.
 async fn client_leaves(socket: &Socket, connection: &Connection) {
     loop {
         tokio::time::sleep(LEFT_STEP).await;
@@ -187,7 +188,7 @@ mod tests {
         ] {
             assert_eq!(is_of_one_connection(&kind.into()), alone, "{kind}");
         }
-        // no file descriptors are left, which lasts
+        // running out of file descriptors is not a failure of one connection
         assert!(!is_of_one_connection(&io::Error::from_raw_os_error(24)));
     }
 }

@@ -1,5 +1,5 @@
-//! One log line and one count for each request. Neither holds a path, a key, a text or a picture of a client: the
-//! route is the router's own pattern, and the id is ours.
+//! Writes one log line and counts one metric per request. Neither contains a path, a key, a text or a picture of a
+//! client: the route is the router's own pattern, and the server generates the id.
 
 use super::error::Code;
 use super::metrics::Metrics;
@@ -14,10 +14,11 @@ use tracing::Instrument;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The status that is logged and counted for a client that left before it had one: nginx' number for it.
+/// The status that is logged and counted for a client that disconnected before its answer had one: nginx's number for
+/// it.
 const CLIENT_LEFT: u16 = 499;
 
-/// A request on its way. Its line is written when it is answered, or else when it is dropped.
+/// A request in progress. Its log line is written when it is answered, or else when it is dropped.
 struct Line {
     metrics: Arc<Metrics>,
     route: String,
@@ -45,7 +46,7 @@ impl Drop for Line {
     }
 }
 
-/// Gives a request its id, and tells how it ended. For a stream this is when its head is sent.
+/// Gives a request its id, and logs how it ended. A stream is logged when its head is sent.
 pub(super) async fn request(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let id = fresh_id("req-");
     let route = request.extensions().get::<MatchedPath>().map_or("unknown", MatchedPath::as_str).to_owned();

@@ -1,5 +1,5 @@
-//! Writes the log to stderr on a thread of its own: nobody waits for a log that nobody reads, and what cannot be
-//! written, because its reader has gone or the disk is full, is dropped.
+//! Writes the log to stderr on a thread of its own, so that an unread log blocks nothing. Lines that cannot be written,
+//! because the reader has gone or the disk is full, are dropped.
 
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -7,24 +7,24 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Lines that wait to be written; more are dropped.
+/// Lines waiting to be written; further lines are dropped.
 const LINES_MAX: usize = 4096;
 
-/// Time for the last lines to be written at the end.
+/// Time to write the last lines at the end.
 const END_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// What takes the log's lines from all threads and never waits: lines that cannot be kept are dropped.
+/// Accepts log lines from all threads without ever waiting. Lines that do not fit are dropped.
 #[derive(Clone)]
 pub struct LogWriter(SyncSender<Vec<u8>>);
 
-/// The thread that writes. Dropping this waits for the last lines, for a second at most.
+/// The thread that writes. Dropping this waits for the last lines, for at most a second.
 pub struct LogThread {
-    /// Set until the end.
+    /// Set until the thread is told to end.
     end: Option<SyncSender<Vec<u8>>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// A writer whose lines go to stderr, and its thread.
+/// Returns a writer whose lines go to stderr, and its thread.
 ///
 /// # Errors
 /// The thread cannot be started.
@@ -35,7 +35,7 @@ pub fn to_stderr() -> io::Result<(LogWriter, LogThread)> {
 fn start(mut to: impl Write + Send + 'static) -> io::Result<(LogWriter, LogThread)> {
     let (sender, lines): (_, Receiver<Vec<u8>>) = sync_channel(LINES_MAX);
     let write = move || {
-        // an empty line is the end: the log itself keeps its sender for ever
+        // an empty line means the end: the log itself never drops its sender
         for line in lines.into_iter().take_while(|line| !line.is_empty()) {
             let _ = to.write_all(&line);
         }
@@ -49,7 +49,7 @@ impl Drop for LogThread {
     fn drop(&mut self) {
         let (Some(end), Some(thread)) = (self.end.take(), self.thread.take()) else { return };
         let begun = Instant::now();
-        // a reader that has stopped reading is not waited for longer
+        // a stalled reader gets no more time
         while begun.elapsed() < END_TIME_MAX && !thread.is_finished() {
             let _ = end.try_send(Vec::new());
             std::thread::sleep(Duration::from_millis(1));

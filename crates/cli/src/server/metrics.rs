@@ -1,4 +1,4 @@
-//! Counters and histograms of `GET /metrics`, in Prometheus' text format.
+//! Counters and histograms of `GET /metrics`, in the text format of Prometheus.
 
 use phi3v::engine::{Finished, Load};
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
@@ -20,7 +20,7 @@ struct Reason {
     reason: &'static str,
 }
 
-/// Everything that is counted for `/metrics`: requests, answers, tokens, times, and what the engine holds.
+/// Everything counted for `/metrics`: requests, answers, tokens, times, and the engine's load.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -39,13 +39,13 @@ pub struct Metrics {
     queued: Histogram,
 }
 
-/// From one millisecond to some two minutes, in powers of two.
+/// Returns a histogram with buckets from one millisecond to about two minutes, in powers of two.
 fn seconds() -> Histogram {
     Histogram::new((0..18).map(|power| 0.001 * f64::from(1 << power)))
 }
 
 impl Metrics {
-    /// All counters and histograms, registered under their names and at zero.
+    /// Creates all counters and histograms at zero, registered under their names.
     pub fn new() -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix("phi3v"),
@@ -95,12 +95,12 @@ impl Metrics {
         r.register_with_unit("queued", "Time waiting for the engine", unit(), self.queued.clone());
     }
 
-    /// An HTTP request was answered. `route` is the router's pattern, never the path a client sent.
+    /// Counts an answered HTTP request. `route` is the router's pattern, never the path a client sent.
     pub fn http_request(&self, route: &str, status: u16) {
         self.http_requests.get_or_create(&Route { route: route.to_owned(), status }).inc();
     }
 
-    /// A client left before the engine had its request.
+    /// Counts a client that disconnected before the engine had its request.
     pub fn abandoned(&self) {
         self.answers.get_or_create(&Reason { reason: "cancelled" }).inc();
     }
@@ -116,22 +116,22 @@ impl Metrics {
         self.queued.observe(timings.queued.as_secs_f64());
     }
 
-    /// An answer's first token was chosen, so long after its request had arrived.
+    /// Records the first token of an answer, `since_arrival` after its request arrived.
     pub fn first_token(&self, since_arrival: Duration) {
         self.first_token.observe(since_arrival.as_secs_f64());
     }
 
-    /// Another token of an answer was chosen, so long after the one before.
+    /// Records a further token of an answer, `gap` after the previous one.
     pub fn next_token(&self, gap: Duration) {
         self.token_gap.observe(gap.as_secs_f64());
     }
 
-    /// Counts an answer that an error has ended.
+    /// Counts an answer that ended with an error.
     pub fn failed(&self) {
         self.answers.get_or_create(&Reason { reason: "failed" }).inc();
     }
 
-    /// Notes what the engine holds after a step: requests that wait and run, and blocks.
+    /// Records the engine's load after a step: waiting and running requests, and blocks.
     pub fn load(&self, load: &Load) {
         let set = |gauge: &Gauge, value: usize| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         set(&self.sequences_waiting, load.waiting);
@@ -140,7 +140,7 @@ impl Metrics {
         set(&self.kv_blocks, load.blocks_total);
     }
 
-    /// All figures in the text format of Prometheus, for `/metrics`.
+    /// Returns all metrics in the text format of Prometheus, for `/metrics`.
     pub fn text(&self) -> String {
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to a String cannot fail");

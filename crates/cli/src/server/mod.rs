@@ -1,12 +1,12 @@
 //! `phi3v serve`: an OpenAI-compatible server with a page, on the library's engine.
 //!
 //! One thread owns the engine ([`engine_thread`]); everything else is asynchronous and holds no model state. A
-//! connection goes through `listener` and has a place among `connections`, a request through `log`, `cors`, `linger`,
-//! `guard`, its route, [`openai::parse`] (JSON to wire types), [`ask`] (wire types to a
-//! checked question), [`prepare`] (pictures and text to ids), and then waits for what the engine says.
+//! connection goes through `listener` and has a place among `connections`. A request goes through `log`, `cors`,
+//! `linger`, `guard`, its route, [`openai::parse`] (JSON to wire types), [`ask`] (wire types to a checked question) and
+//! [`prepare`] (pictures and text to ids), and then waits for the engine's updates.
 //!
-//! Only this module answers HTTP and knows OpenAI's JSON; `hub` and `sources` ask by HTTP, for models and pictures. Nothing
-//! here panics on what a client sends.
+//! Only this module answers HTTP and knows OpenAI's JSON; `hub` and `sources` are HTTP clients, for models and
+//! pictures. Nothing here panics on what a client sends.
 
 pub mod ask;
 mod codes;
@@ -50,21 +50,21 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsAcceptor;
 
-/// How a server is to run: where it listens, who may ask, and within which bounds.
+/// How to run a server: where it listens, who may use it, and within which limits.
 pub struct ServerOptions {
     /// Where to listen; port 0 takes a free one.
     pub address: SocketAddr,
-    /// Who may ask, and from which pages.
+    /// Access control: hosts, origins and keys.
     pub guard: Guard,
     /// Origins whose pages may read answers.
     pub cors_origins: Vec<Origin>,
-    /// Certificate and key, where connections are encrypted.
+    /// Certificate and key, if connections are encrypted.
     pub tls: Option<TlsAcceptor>,
     /// Where pictures may come from.
     pub sources: Sources,
-    /// What draws the documents of requests.
+    /// Draws the documents of requests.
     pub drawer: Drawer,
-    /// Bounds of requests, connections and times.
+    /// Limits on requests, connections and times.
     pub limits: Limits,
 }
 
@@ -82,27 +82,27 @@ impl Default for ServerOptions {
     }
 }
 
-/// A loaded model: the engine that runs it, and what the server knows of it.
+/// A loaded model: the engine that runs it, and what the server needs to know of it.
 pub struct Loaded<B: Backend> {
-    /// The engine that runs it. The server bounds the queue itself, so the engine's `waiting_max` should not: with several
-    /// keys, more than [`queue_max`](Limits::queue_max) may wait.
+    /// The engine that runs the model. The server limits the queue itself, so the engine's `waiting_max` should not:
+    /// with several keys, more than [`queue_max`](Limits::queue_max) may wait.
     pub engine: Engine<B>,
-    /// What requests need to know of it.
+    /// What requests need to know of the model.
     pub model: ServedModel,
 }
 
 /// Why a server cannot start or had to end.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError<E: std::error::Error + 'static> {
-    /// The address is in use, or not one of this machine.
+    /// The address is in use, or is not an address of this machine.
     #[error("cannot listen at {address}: {error}")]
     Listen {
-        /// Host and port that were asked for.
+        /// The requested host and port.
         address: SocketAddr,
         /// Why the system refuses it.
         error: std::io::Error,
     },
-    /// Threads or sockets are refused.
+    /// The system refuses threads or sockets.
     #[error("the server cannot start: {0}")]
     Start(std::io::Error),
     /// The model cannot be loaded.
@@ -113,9 +113,9 @@ pub enum ServeError<E: std::error::Error + 'static> {
     EngineStopped,
 }
 
-/// A server that listens already, loads its model meanwhile, and is ready to run.
+/// A server that already listens and loads its model in the background.
 pub struct Server<E> {
-    /// Host and port where it listens.
+    /// Host and port on which it listens.
     pub address: SocketAddr,
     listener: TcpListener,
     app: Arc<App>,
@@ -127,7 +127,7 @@ pub struct Server<E> {
 /// Time for connections to end after their requests were given up.
 const ABORT_TIME: Duration = Duration::from_secs(1);
 
-/// Whether the thread comes to its end within `time`.
+/// Returns whether the thread ends within `time`.
 fn ends_within<T>(thread: &JoinHandle<T>, time: Duration) -> bool {
     const PERIOD: Duration = Duration::from_millis(10);
     let begun = Instant::now();
@@ -144,19 +144,20 @@ async fn given_up(app: &App) {
 }
 
 impl<E: std::error::Error + Send + 'static> Server<E> {
-    /// Whether it could listen at this moment. Nobody is listened to: who comes meanwhile is refused, as before.
+    /// Checks that the server could listen now. Accepts no connections: clients are refused meanwhile, as before.
     ///
     /// # Errors
-    /// The address is in use, or not one of this machine.
+    /// The address is in use, or is not an address of this machine.
     pub fn check(options: &ServerOptions) -> Result<(), ServeError<E>> {
         let listen = |error| ServeError::Listen { address: options.address, error };
         std::net::TcpListener::bind(options.address).map(drop).map_err(listen)
     }
 
-    /// Listens, and begins to load the model on the engine's thread. Should the device fail, the model is loaded once more.
+    /// Listens, and begins to load the model on the engine's thread. If the device fails later, the model is loaded
+    /// once more.
     ///
     /// # Errors
-    /// The address is in use, or not one of this machine.
+    /// The address is in use, or is not an address of this machine.
     pub fn start<B, L>(options: ServerOptions, mut load: L) -> Result<Self, ServeError<E>>
     where
         B: Backend,
@@ -174,12 +175,12 @@ impl<E: std::error::Error + Send + 'static> Server<E> {
             options.sources.clone(),
             options.drawer.clone(),
         ));
-        // the engine's thread must not keep the application alive: it ends when that is dropped
+        // the engine's thread must not keep the application alive: it ends when the application is dropped
         let (weak, metrics) = (Arc::downgrade(&app), Arc::clone(&app.metrics));
         let work = move || {
             for last in [false, true] {
                 let Loaded { engine, model } = load()?;
-                metrics.load(&engine.load()); // who finds the server ready finds its numbers too
+                metrics.load(&engine.load()); // a client that finds the server ready also finds its metrics
                 if let Some(app) = weak.upgrade() {
                     app.set_model(model);
                 }
@@ -198,9 +199,9 @@ impl<E: std::error::Error + Send + 'static> Server<E> {
         Ok(Self { address, listener, app, options, engine, runtime })
     }
 
-    /// Serves until `shutdown` resolves and then until running requests are done, or until `hurry` resolves. A model that is
-    /// still being loaded then, and work for requests that were given up, are waited for two seconds at most; what has not ended
-    /// by then goes on until it does, or the process ends.
+    /// Serves until `shutdown` resolves and running requests are done, or until `hurry` resolves. A model that is still
+    /// being loaded then, and work for abandoned requests, get at most two more seconds. What has not ended by then
+    /// goes on until it does, or the process ends.
     ///
     /// # Errors
     /// The model cannot be loaded, or the engine has stopped.
@@ -231,10 +232,10 @@ impl<E: std::error::Error + Send + 'static> Server<E> {
         });
         let died = !app.engine.is_alive();
         drop(app);
-        // requests that were given up are cancelled as their connections are dropped
+        // abandoned requests are cancelled as their connections are dropped
         runtime.shutdown_timeout(ABORT_TIME);
-        // no signal is heard any more: a model that is being loaded, and work that does not notice within a picture, end with
-        // the process
+        // signals are no longer handled: a model that is being loaded, and work that does not notice within a picture,
+        // end with the process
         if !died && !ends_within(&engine, ABORT_TIME) {
             return Ok(());
         }

@@ -1,21 +1,21 @@
-//! Places for answers in the engine: how many run or wait, and whose they are.
+//! Places for answers in the engine: how many run or wait, and which client holds them.
 //!
-//! All places are for whoever comes first, as long as that is one client. Others always get their equal part of them, also
-//! where the first has taken all: then there are so many more. Clients are told apart by the salts of their caches, that is by
-//! their keys; where keys share caches, and where there are none, all are one client.
+//! As long as there is one client, it may take all places. Every other client can always get an equal share of them,
+//! even if the first has taken all; the total then exceeds the capacity. Clients are identified by their cache salts,
+//! that is, by their keys. If keys share caches, or there are no keys, all count as one client.
 
 use crate::sources::Held;
 use phi3v::engine::CacheSalt;
 use std::collections::HashMap;
 
-/// The places of an engine; clones are the same.
+/// The places of an engine; clones share them.
 #[derive(Clone)]
 pub(super) struct Places {
     held: Held,
     capacity: usize,
 }
 
-/// A place for an answer. Dropping it gives it back.
+/// A place for an answer. Dropping it gives the place back.
 pub struct Place {
     places: Places,
     client: CacheSalt,
@@ -26,17 +26,17 @@ impl Places {
         Self { held: Held::default(), capacity }
     }
 
-    /// Places for one client alone.
+    /// Returns the number of places for a single client.
     pub(super) fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// Places held at this moment, all clients together.
+    /// Returns the number of places held now, all clients combined.
     pub(super) fn held(&self) -> usize {
         self.held.lock().values().sum()
     }
 
-    /// So many places for a client: all of them, or none where they are not to be had.
+    /// Takes `count` places for a client: all of them, or `None` if not all are available.
     pub(super) fn take(&self, client: CacheSalt, count: usize) -> Option<Vec<Place>> {
         let mut held = self.held.lock();
         if !self.fits(&held, &client, count) {
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     impl Places {
-        /// Whether a client could have so many places at this moment.
+        /// Returns whether a client could take `count` places now.
         fn has_room(&self, client: &CacheSalt, count: usize) -> bool {
             self.fits(&self.held.lock(), client, count)
         }

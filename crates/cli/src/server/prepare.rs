@@ -1,8 +1,8 @@
-//! From a question to what the engine takes: images are read, decoded and cut, text becomes ids.
+//! Converts a question to the engine's input: images are read, decoded and cut, and text becomes ids.
 //!
-//! The work is done on blocking threads, decoding by a few at a time, so that a large image delays neither other
-//! connections nor the engine's threads for long. A thread cannot be stopped: where the client leaves or the time is
-//! over, the work keeps its turn and its budget until it notices, between two images.
+//! The work runs on blocking threads, with few decoding at a time, so that a large image does not delay other
+//! connections or the engine's threads for long. A thread cannot be stopped: if the client disconnects or the deadline
+//! passes, the work keeps its turn and its budget until it notices, between two images.
 
 use super::ask::{self, Ask, Detail, RequestImage, Turn, TurnPart};
 use super::error::ApiError;
@@ -21,32 +21,32 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
-/// A prompt with its images, ready for the engine, and the memory it is charged for.
+/// A prompt with its images, ready for the engine, and the memory charged for it.
 pub struct Prompt {
-    /// Ids; the places of image number i hold -i.
+    /// Prompt ids; the places of image number i hold -i.
     pub input_ids: Vec<i64>,
     /// The images, in the order of the conversation.
     pub images: Vec<Arc<ImageInputs>>,
-    /// For each image its page, where it is one of a document.
+    /// For each image its page number, if it is a page of a document.
     pub numbers: Vec<Option<usize>>,
-    /// Whether something of a page could not be drawn.
+    /// Whether part of a page could not be drawn.
     pub is_incomplete: bool,
-    /// The memory of the body and the images, to be held as long as the request.
+    /// The memory charged for the body and the images, held as long as the request.
     pub budget: Budget,
 }
 
-/// The pages of a file of a request; the one image that it is, if it is one.
+/// The pages of a file of a request; a picture has one.
 pub(super) type Document = Vec<documents::Page>;
 
 /// The images of a request.
 pub(super) struct Images {
     pub(super) images: Vec<RequestImage>,
-    /// By what the engine keeps them apart, where it is to begin with each while the next is decoded.
+    /// The cache salt under which the engine encodes each image while the next is decoded; `None` if it should not.
     pub(super) ahead: Option<CacheSalt>,
 }
 
-/// Reads and cuts the images of a conversation and turns its text into ids. `budget` has been charged for the body. `ahead`
-/// is as in [`Images`].
+/// Reads and cuts the images of a conversation, and converts its text to ids. `budget` has been charged for the body.
+/// `ahead` is as in [`Images`].
 ///
 /// # Errors
 /// An image that cannot be used, or more input than the budget has left.
@@ -75,7 +75,8 @@ pub async fn prompt(
     Ok(Prompt { input_ids, images, numbers, is_incomplete, budget })
 }
 
-/// Reads and cuts `images`, and what `make` makes of them on the same thread, with the budget that was charged for them.
+/// Reads and cuts `images`, and passes them to `make` on the same thread. Returns the result of `make` and the budget
+/// charged for the images.
 ///
 /// # Errors
 /// An image that cannot be used, more input than the budget has left, or the error of `make`.
@@ -107,16 +108,17 @@ pub(super) async fn with_images<T: Send + 'static>(
 pub struct Requests {
     /// One request for each answer.
     pub requests: Vec<Request>,
-    /// Whether something of a page that is asked about could not be drawn.
+    /// Whether part of a page that the question is about could not be drawn.
     pub is_incomplete: bool,
-    /// What was charged for body and images, to be held as long as the requests.
+    /// The memory charged for body and images, held as long as the requests.
     pub budget: Budget,
 }
 
-/// The engine's requests for a question.
+/// Returns the engine's requests for a question.
 ///
 /// # Errors
-/// As [`prompt`]; prompt and answer do not fit into the context, or the answer's form cannot be followed.
+/// The errors of [`prompt`]; also if prompt and answer do not fit into the context, or the answer's form cannot be
+/// followed.
 pub async fn requests(
     app: &Arc<App>,
     model: &ServedModel,
@@ -135,7 +137,7 @@ impl Prompt {
         if ask.form.is_none() {
             return Ok(self.build(&ask, max_new_tokens, None));
         }
-        // a large schema takes its time
+        // compiling a large schema takes time
         let turn = app.forms.take(self.budget.client()).await;
         let model = model.clone();
         blocking(move |abandoned| {
@@ -172,19 +174,19 @@ fn constraint(model: &ServedModel, form: &Grammar, param: &str) -> Result<Gramma
     model.constraints.constraint(form).map_err(|error| ApiError::library(&error.into()).param(param))
 }
 
-/// Whether anybody still waits for a piece of work.
+/// Tells whether a piece of work was abandoned, that is, nobody waits for it any more.
 #[derive(Clone, Default)]
 pub(super) struct Abandoned(Arc<AtomicBool>);
 
 impl Abandoned {
     /// # Errors
-    /// Nobody waits; the error is read by nobody either.
+    /// The work was abandoned; nobody reads the error either.
     pub(super) fn check(&self) -> Result<(), ApiError> {
         if self.0.load(Ordering::Relaxed) { Err(limits::deadline_exceeded()) } else { Ok(()) }
     }
 }
 
-/// Says at its end that nobody waits any more.
+/// Marks the work as abandoned when dropped.
 struct Waiting(Abandoned);
 
 impl Drop for Waiting {
@@ -193,8 +195,8 @@ impl Drop for Waiting {
     }
 }
 
-/// Runs `work` on a blocking thread, within the span of the request. What `work` owns, its turn and its budget, is kept
-/// until it has really ended, also when this future is dropped before.
+/// Runs `work` on a blocking thread, within the log span of the request. What `work` owns, its turn and its budget, is
+/// kept until `work` has really ended, even if this future is dropped earlier.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce(&Abandoned) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
@@ -213,9 +215,9 @@ pub(super) async fn blocking<T: Send + 'static>(
     })
 }
 
-/// An image's file, how to cut it, and the memory it takes until that is done.
+/// An image's file, how to cut it, and the memory it takes until it is cut.
 struct File {
-    /// Its number in the conversation, from 0.
+    /// Index of the image in the conversation, from 0.
     index: usize,
     bytes: Vec<u8>,
     detail: Detail,
@@ -229,11 +231,11 @@ struct Reading {
     index: usize,
     image: RequestImage,
     budget: Budget,
-    /// When fetching it must be done, the wait for a turn included.
+    /// Deadline for fetching the file, including the wait for a turn.
     deadline: Instant,
 }
 
-/// Moves the images out of parts of a conversation; their places stay.
+/// Moves the images out of the parts of a conversation. Their parts stay as placeholders.
 pub(super) fn take_images<'a>(parts: impl IntoIterator<Item = &'a mut TurnPart>) -> Vec<RequestImage> {
     parts
         .into_iter()
@@ -249,8 +251,8 @@ pub(super) fn take_images<'a>(parts: impl IntoIterator<Item = &'a mut TurnPart>)
         .collect()
 }
 
-/// Reads the images' files: those that lie elsewhere all at once, within one time. `budget`, which was charged for the
-/// body, stays with the work and comes back from it.
+/// Reads the images' files. Those outside the request are read concurrently, under one deadline. `budget`, which was
+/// charged for the body, moves into the work and is returned with its result.
 async fn read_all(
     app: &Arc<App>,
     images: Vec<RequestImage>,
@@ -284,7 +286,7 @@ async fn read_all(
     Ok((files, budget))
 }
 
-/// Reads an image that lies elsewhere than in the request, as soon as it is its client's turn.
+/// Reads an image that is not part of the request, as soon as its client has a turn.
 async fn read_elsewhere(app: &Arc<App>, reading: Reading) -> Result<File, ApiError> {
     let RequestImage { url, param, .. } = &reading.image;
     let turn = match app.sources.turns(url) {
@@ -320,7 +322,7 @@ fn read(app: &App, reading: Reading) -> Result<File, ApiError> {
     })
 }
 
-/// The images of each file: one, or the pages of a document. `ahead` is as in [`Images`].
+/// Returns the images of each file: one, or the pages of a document. `ahead` is as in [`Images`].
 fn decode_all(
     app: &App,
     model: &ServedModel,
@@ -355,7 +357,8 @@ fn decode_all(
             }
             budget.charge(size_of_val(page.inputs.distinct.as_slice()))?;
             rows += page.inputs.num_img_tokens();
-            // one image alone is with the engine at once; with more rows than fit the request will be refused
+            // an image that is alone in its file goes to the engine at once; a request with more rows than fit is
+            // refused later
             if let Some(cache_salt) = ahead
                 && (several || page.number.is_some())
                 && rows < model.context_tokens
@@ -373,7 +376,7 @@ fn too_many_pages(limit: usize) -> ApiError {
     ask::too_many_images(format!("the request has more pictures and pages than {limit}, the limit"))
 }
 
-/// How a file of a request becomes images.
+/// Returns how a file of a request becomes images.
 fn reading(
     app: &App,
     model: &ServedModel,
@@ -391,15 +394,15 @@ fn reading(
         params: ImageParams { num_crops, ..model.image_params },
         limits: app.limits.image,
         pages,
-        // no program of others is run on what strangers send
+        // no external programs are run on input from strangers
         frames: None,
         pages_unasked_max: app.limits.images_max,
         drawer: drawer.clone(),
     }
 }
 
-/// The conversation in the library's words; images are numbered through it. What stands for images in it stands for as
-/// many as `pages` has, in order.
+/// Converts the conversation to the library's types and numbers its images. The n-th image part becomes `pages[n]`
+/// images.
 pub(super) fn messages(turns: Vec<Turn>, pages: Vec<usize>) -> Vec<Message> {
     let (mut number, mut pages) = (0, pages.into_iter());
     let mut parts = |part| match part {
@@ -414,7 +417,7 @@ pub(super) fn messages(turns: Vec<Turn>, pages: Vec<usize>) -> Vec<Message> {
         images_first(&mut turn.parts);
         let mut content: Vec<Part> = Vec::with_capacity(turn.parts.len());
         for next in turn.parts.into_iter().flat_map(&mut parts) {
-            // texts side by side stand on lines of their own, as vLLM joins them
+            // adjacent texts go on lines of their own, as vLLM joins them
             if let (Some(Part::Text(before)), Part::Text(text)) = (content.last_mut(), &next) {
                 before.push('\n');
                 before.push_str(text);
@@ -430,7 +433,7 @@ pub(super) fn messages(turns: Vec<Turn>, pages: Vec<usize>) -> Vec<Message> {
     turns.into_iter().map(message).collect()
 }
 
-/// Puts images that follow all texts before them. The models were trained so; OpenAI's clients send the question first.
+/// Moves images before all texts. The models were trained that way; OpenAI's clients send the question first.
 fn images_first(parts: &mut [TurnPart]) {
     let is_image = |part: &TurnPart| matches!(part, TurnPart::Image(_));
     if let Some(first) = parts.iter().position(is_image)
@@ -440,7 +443,7 @@ fn images_first(parts: &mut [TurnPart]) {
     }
 }
 
-/// The longest answer: as asked for, or as much of the default as the context leaves.
+/// Returns the maximum length of the answer: as requested, or as much of the default as the context has left.
 fn max_new_tokens(app: &App, model: &ServedModel, ask: &Ask, prompt: usize) -> Result<usize, ApiError> {
     let context = model.context_tokens;
     let left = context.saturating_sub(prompt);
@@ -478,7 +481,7 @@ mod tests {
             Ok(())
         }));
         assert!(tokio::time::timeout(Duration::from_millis(50), &mut work).await.is_err());
-        // work that has not begun when nobody waits any more never does
+        // work that is abandoned before it begins never runs
         begun.recv().unwrap();
         drop(work);
         assert_eq!(turns.free(), 0, "a client that left must not make room for another decoder");
@@ -494,7 +497,7 @@ mod tests {
         let limits = limits::Limits { request_time_max: Duration::from_millis(50), ..Default::default() };
         let (_never, wait) = mpsc::channel::<()>();
         let work = blocking(move |_| {
-            // ends when nobody can tell it anything any more
+            // ends when the sender is dropped
             let _ = wait.recv_timeout(Duration::from_secs(2));
             Ok(())
         });
@@ -581,7 +584,7 @@ mod tests {
         assert!(decoded.is_err() && begun.is_empty(), "nothing is left of a request that was refused");
     }
 
-    /// An image of a host that is really `listener`.
+    /// An image whose host is served by `listener`.
     fn image_of(host: &str, listener: &TcpListener) -> (String, RequestImage) {
         let host = format!("{host}:{}", listener.local_addr().unwrap().port());
         let url = format!("http://{host}/a.png");
@@ -602,7 +605,7 @@ mod tests {
             let (app, budget, times) =
                 (Arc::clone(&app), app.budget([client; 32]), Times::start(&app.limits));
             fetched.push(tokio::spawn(async move { read_all(&app, vec![image], budget, times).await }));
-            // it comes as far as it can before the next one
+            // lets the task run as far as it can before the next one starts
             tokio::task::yield_now().await;
         }
         let asked = std::thread::spawn(move || {
@@ -644,7 +647,7 @@ mod tests {
                 (Arc::clone(&app), app.budget(CacheSalt::default()), Times::start(&app.limits));
             tokio::spawn(async move { read_all(&app, vec![image], budget, times).await })
         };
-        // it takes connections and says nothing
+        // the server accepts connections and never answers
         let waiting: Vec<_> = (0..3 * TURNS).map(|_| read(&of_slow)).collect();
         std::thread::spawn(move || {
             let (mut stream, _) = fast.accept().unwrap();
@@ -659,7 +662,7 @@ mod tests {
             let error = waiting.await.unwrap().err().unwrap();
             assert_eq!(error.code, Code::ImageFetchFailed);
         }
-        // those that never got a turn had no more time than the others
+        // requests that never got a turn had no more time than the others
         slow.set_nonblocking(true).unwrap();
         assert_eq!(std::iter::from_fn(|| slow.accept().ok()).count(), TURNS);
     }

@@ -1,4 +1,4 @@
-//! The routes, and what every request passes on its way to them: log, CORS, guard.
+//! The routes, and the layers that every request passes before them: log, CORS, guard.
 
 use super::error::{ApiError, Code};
 use super::guard::{self, Guard};
@@ -15,7 +15,7 @@ use axum::{Json, Router, middleware};
 use serde_json::json;
 use std::sync::Arc;
 
-/// The whole server, but for its sockets: every route, and what each request passes before it.
+/// Returns the whole server without its sockets: every route, and the layers before it.
 pub fn router(app: Arc<App>, guard: Guard, cors_origins: &[Origin]) -> Router {
     let router = Router::new()
         .route("/health", get(health))
@@ -40,12 +40,12 @@ pub fn router(app: Arc<App>, guard: Guard, cors_origins: &[Origin]) -> Router {
     router.layer(middleware::from_fn_with_state(Arc::clone(&app), log::request)).with_state(app)
 }
 
-/// The process lives.
+/// Reports that the process is alive.
 async fn health() -> Json<serde_json::Value> {
     Json(json!({"status": "ok"}))
 }
 
-/// Requests are accepted.
+/// Reports whether requests are accepted.
 async fn ready(State(app): State<Arc<App>>) -> Result<Json<serde_json::Value>, ApiError> {
     let model = app.loaded()?;
     Ok(Json(json!({"status": "ready", "model": model.name, "in_flight": app.engine.in_flight()})))

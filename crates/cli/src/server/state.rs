@@ -1,4 +1,4 @@
-//! What all requests share.
+//! The state that all requests share.
 
 use super::engine_thread::EngineHandle;
 use super::error::ApiError;
@@ -14,26 +14,26 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Requests whose text becomes ids at one time.
+/// Simultaneous requests whose text is converted to ids.
 const TEXTS: usize = 2;
 
-/// Requests whose form is compiled at one time.
+/// Simultaneous requests whose form is compiled.
 const FORMS: usize = 2;
 
-/// What requests need to know of the model: its name, its tokenizer and how pictures are cut.
+/// What requests need to know of the model: its name, its tokenizer and how to cut pictures.
 #[derive(Clone)]
 pub struct ServedModel {
     /// The name by which clients ask for it.
     pub name: String,
-    /// What users should know of it, if there is something.
+    /// Notes on the model for its users, if any.
     pub description: Option<String>,
-    /// Text to ids and back.
+    /// Converts text to ids and back.
     pub tokenizer: Arc<Tokenizer>,
-    /// What makes, from a schema or a grammar, the constraint that holds an answer to it.
+    /// Builds, from a schema or a grammar, the constraint that an answer must follow.
     pub constraints: Arc<ConstraintFactory>,
-    /// How it wants its pictures.
+    /// How the model wants its pictures.
     pub image_params: ImageParams,
-    /// Tokens of prompt and answer that fit.
+    /// Maximum number of tokens of prompt and answer together.
     pub context_tokens: usize,
 }
 
@@ -51,37 +51,38 @@ impl ServedModel {
     }
 }
 
-/// What all requests share: bounds, the engine, the sources of pictures, counters, and the model once it is there.
+/// The state that all requests share: limits, the engine, the sources of pictures, metrics, and the model once it is
+/// loaded.
 pub struct App {
-    /// Bounds of requests, connections and times.
+    /// Limits on requests, connections and times.
     pub limits: Limits,
-    /// The way to the engine's thread.
+    /// Access to the engine's thread.
     pub engine: EngineHandle,
-    /// What is counted for `/metrics`.
+    /// The metrics for `/metrics`.
     pub metrics: Arc<Metrics>,
     /// Where pictures may come from.
     pub sources: Sources,
-    /// What draws the documents of requests.
+    /// Draws the documents of requests.
     pub drawer: Drawer,
-    /// Seconds since 1970 of the start.
+    /// Start time of the server in seconds since 1970.
     pub started: u64,
     /// Turns at decoding pictures.
     pub decoders: Turns,
-    /// Turns at pictures of which some are drawn by another process: nobody waits there who decodes others.
+    /// Turns at pictures of which some are drawn by another process. Requests that only decode do not wait here.
     pub drawers: Turns,
-    /// Turns at text without pictures: nobody waits there for the pictures of others.
+    /// Turns at text without pictures, which need not wait for the pictures of others.
     pub texts: Turns,
-    /// Turns at compiling forms: nobody without one waits there.
+    /// Turns at compiling forms. Requests without a form do not wait here.
     pub forms: Turns,
     model: OnceLock<ServedModel>,
-    /// Whether the model's device failed, and the model is being loaded anew.
+    /// Whether the model's device failed and the model is being loaded again.
     reloading: AtomicBool,
     draining: AtomicBool,
     inputs: Inputs,
 }
 
 impl App {
-    /// The state of a server whose model is still to come.
+    /// Creates the state of a server whose model is not loaded yet.
     pub fn new(limits: Limits, engine: EngineHandle, sources: Sources, drawer: Drawer) -> Self {
         Self {
             inputs: Inputs::new(limits.input_bytes_max),
@@ -101,28 +102,27 @@ impl App {
         }
     }
 
-    /// Says that the model is there; from now on questions are answered.
+    /// Sets the loaded model; from now on questions are answered.
     pub fn set_model(&self, model: ServedModel) {
-        // by the engine thread; a model that is loaded anew is the same one
+        // set by the engine thread; a reloaded model is the same one
         let _ = self.model.set(model);
         self.reloading.store(false, Ordering::Release);
     }
 
-    /// Says that the model is being loaded anew. Requests wait for it; [`loaded`](Self::loaded) says so to who looks for
-    /// another server.
+    /// Marks the model as reloading. Requests wait; [`loaded`](Self::loaded) reports it to load balancers.
     pub fn reload(&self) {
         self.reloading.store(true, Ordering::Release);
     }
 
-    /// From now on no request is accepted; those that are being answered go on.
+    /// Stops accepting requests; those that are being answered continue.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// The model, when requests are accepted.
+    /// Returns the model if requests are accepted.
     ///
     /// # Errors
-    /// Why they are not.
+    /// Why requests are not accepted.
     pub fn ready(&self) -> Result<&ServedModel, ApiError> {
         if self.draining.load(Ordering::Acquire) {
             return Err(limits::draining());
@@ -133,28 +133,28 @@ impl App {
         self.model.get().ok_or_else(limits::loading)
     }
 
-    /// The model, when requests are accepted and can begin at once.
+    /// Returns the model if requests are accepted and can begin at once.
     ///
     /// # Errors
-    /// Why they are not, or cannot.
+    /// Why requests are not accepted, or cannot begin.
     pub fn loaded(&self) -> Result<&ServedModel, ApiError> {
         if self.reloading.load(Ordering::Acquire) { Err(limits::loading()) } else { self.ready() }
     }
 
-    /// A budget for the input of a request of `client`, of which nothing is charged yet.
+    /// Returns a budget for the input of a request of `client`, with nothing charged yet.
     pub fn budget(&self, client: CacheSalt) -> Budget {
         self.inputs.budget_of(client)
     }
 }
 
-/// Seconds since the beginning of 1970, for the field `created` of answers.
+/// Returns the seconds since the beginning of 1970, for the field `created` of answers.
 pub fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// A fresh name with a prefix, as `chatcmpl-` and 16 hexadecimal digits.
+/// Returns a fresh name with a prefix, such as `chatcmpl-` and 16 hexadecimal digits.
 pub fn fresh_id(prefix: &str) -> String {
     use std::hash::{BuildHasher, RandomState};
-    // each state is seeded differently, so the hash of nothing differs too
+    // each state is seeded differently, so the hash of the same prefix differs too
     format!("{prefix}{:016x}", RandomState::new().hash_one(prefix))
 }

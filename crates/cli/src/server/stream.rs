@@ -1,4 +1,5 @@
-//! What a connection's bytes pass: its socket, a watch that notes when they move, and errors of heads in the server's own words.
+//! The layers of a connection's byte stream: its socket, a watch that records progress, and the server's own errors for
+//! bad heads.
 
 use super::connections::Connection;
 use super::error::{ApiError, Code};
@@ -13,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-/// A socket that is served and looked at meanwhile; clones are the same.
+/// A socket that can be inspected while it is being served; clones share it.
 #[derive(Clone)]
 pub(super) struct Socket(Arc<Mutex<TcpStream>>);
 
@@ -22,8 +23,8 @@ impl Socket {
         Self(Arc::new(Mutex::new(stream)))
     }
 
-    /// Whether the client has ended its side, or all of the connection, also where it has sent bytes before that nobody
-    /// has read.
+    /// Returns whether the client has ended its side or the whole connection, even if it has sent bytes before that
+    /// nobody has read.
     pub(super) fn is_ended(&self) -> bool {
         let ready = self.stream().ready(Interest::READABLE).now_or_never();
         matches!(ready, Some(Ok(ready)) if ready.is_read_closed())
@@ -54,7 +55,7 @@ impl AsyncWrite for Socket {
     }
 }
 
-/// A stream whose progress is noted.
+/// A stream that records its progress.
 pub(super) struct Watched<S> {
     stream: S,
     connection: Arc<Connection>,
@@ -105,29 +106,30 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 }
 
-/// Time for a client to end what it is sending after its head was refused.
+/// Time for a client to finish sending after its head was refused.
 const REST_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// Bytes that are read and thrown away meanwhile.
+/// Bytes to read and discard during that time.
 const REST_BYTES_MAX: usize = 4 << 20;
 
-/// A stream on which hyper's answers to bad heads, which have no body, get one like those of all other errors. Hyper
-/// answers those heads itself, before any of our code hears of them.
+/// A stream that adds a body, like that of all other errors, to hyper's bodiless answers to bad heads. Hyper answers
+/// those heads itself, before the server's code sees them.
 pub(super) struct BadHeads<S> {
     stream: S,
-    /// An answer of ours instead of hyper's, and how much of it is sent.
+    /// The server's answer in place of hyper's, and how much of it is sent.
     answer: Option<(Vec<u8>, usize)>,
-    /// What is left of what the client sends; a connection closed before would take the answer with it.
+    /// Deadline and byte limit for discarding what the client still sends; closing the connection earlier would lose
+    /// the answer.
     rest: Option<(Pin<Box<Sleep>>, usize)>,
     /// Whether bytes have come.
     has_begun: bool,
-    /// Whether they began as those of HTTP/2 do.
+    /// Whether the first bytes are those of HTTP/2.
     is_http_2: bool,
 }
 
-/// How a connection of HTTP/2 begins (RFC 9113 section 3.4).
+/// How an HTTP/2 connection begins (RFC 9113 section 3.4).
 const HTTP_2: &[u8] = b"PRI * HTTP/2.0\r\n";
-/// Where the version stands in it.
+/// Position of the version in [`HTTP_2`].
 const HTTP_2_VERSION: std::ops::Range<usize> = 11..14;
 
 impl<S> BadHeads<S> {
@@ -176,7 +178,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for BadHeads<S> {
             self.has_begun = true;
             self.is_http_2 = new.starts_with(HTTP_2);
             if self.is_http_2 {
-                // hyper would close the connection without a word; a version that it does not know it answers
+                // hyper would close the connection silently; it does answer a version that it does not know
                 new[HTTP_2_VERSION].copy_from_slice(b"9.9");
             }
         }
@@ -211,8 +213,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for BadHeads<S> {
     }
 }
 
-/// The bytes of `buf` with a body for the answer at their end, where that is hyper's to a bad head: none of our own
-/// errors comes without a body.
+/// Returns the bytes of `buf` with a body added to the answer at their end, if that is hyper's answer to a bad head.
+/// The server's own errors all have a body.
 fn with_body(buf: &[u8], is_http_2: bool) -> Option<Vec<u8>> {
     const EMPTY: &str = "content-length: 0\r\n";
     const HEAD_BYTES_MAX: usize = 512;
@@ -238,13 +240,13 @@ fn with_body(buf: &[u8], is_http_2: bool) -> Option<Vec<u8>> {
     Some([&buf[..begin], answer.as_bytes()].concat())
 }
 
-/// The error for a client that begins with HTTP/2.
+/// Returns the error for a client that begins with HTTP/2.
 fn other_version() -> ApiError {
     let message = "the request is HTTP/2, and the server speaks HTTP/1.1";
     ApiError::new(Code::HttpVersion, message).hint(hints::access::HTTP_1)
 }
 
-/// The error for a head that hyper answers with `status`.
+/// Returns the error for a head that hyper answers with `status`.
 fn bad_head(status: &str) -> Option<ApiError> {
     let (code, message, hint) = match status {
         "400" => (Code::HeadInvalid, "the head of the request is not valid HTTP/1.1", hints::size::HEAD),

@@ -1,4 +1,4 @@
-//! TLS from a certificate and a key in PEM files.
+//! TLS with a certificate and a key from PEM files.
 
 use crate::bounded;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{self, ServerConfig};
 
-/// Why a certificate or its key cannot be used: a file, its contents, or that they do not fit.
+/// Why a certificate or its key cannot be used: a file cannot be read, its contents are wrong, or the two do not match.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file that cannot be read.
@@ -20,7 +20,7 @@ pub enum TlsError {
         /// Why the system refuses it.
         error: std::io::Error,
     },
-    /// A file without what it should hold.
+    /// A file without the expected contents.
     #[error("there is no {what} in PEM form in {}", .path.display())]
     Pem {
         /// What the file should hold.
@@ -28,18 +28,18 @@ pub enum TlsError {
         /// Path of the file.
         path: PathBuf,
     },
-    /// The certificate and the key do not work together.
+    /// The certificate and the key do not match.
     #[error("the certificate and its key cannot be used: {0}")]
     Refused(rustls::Error),
 }
 
-/// Longest file of certificates or of a key; a chain has some 10 KB.
+/// Largest file with certificates or a key; a chain has some 10 KB.
 const PEM_BYTES_MAX: usize = 1 << 20;
 
-/// An acceptor for the certificate chain and key in these files.
+/// Returns an acceptor for the certificate chain and key in these files.
 ///
 /// # Errors
-/// The files do not hold them, or they do not fit.
+/// The files do not hold them, or they do not match.
 pub fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, TlsError> {
     let missing = |what, path: &Path| TlsError::Pem { what, path: path.to_owned() };
     let read = |path: &Path| {

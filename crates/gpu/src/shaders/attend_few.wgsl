@@ -1,15 +1,15 @@
-// Causal attention, few rows: a workgroup has one head of one row and the keys of one chunk, 64 threads for each block of them;
-// `join.wgsl` puts the chunks together unless there is one alone.
-// Per chunk: blocks of 64 keys with a running maximum (Milakov & Gimelshein 2018). Sums run in one order here and in
-// `attend_many.wgsl`, so that a row has the same bits in both. What is read of the cache is on its way before any of it is needed: of
-// a head of 96 values in q8 a thread has its key and eight times 16 values at once.
-const KEYS: u32 = 6u;          // fours of words of a key that a thread holds
-const COLUMNS: u32 = 24u;      // fours of values of a pass
-const PASS: u32 = COLUMNS / PER_WORD; // fours of words of a pass
+// Causal attention, few rows: a workgroup computes one head of one row over the keys of one chunk, 64 threads for each
+// block of them. `join.wgsl` joins the chunks unless there is only one.
+// Per chunk: blocks of 64 keys with a running maximum (Milakov & Gimelshein 2018). Sums are in the same order here and
+// in `attend_many.wgsl`, so that a row has the same bits in both. Loads from the cache are issued before any of them is
+// needed: of a head of 96 values in q8 a thread loads its key and eight times 16 values at once.
+const KEYS: u32 = 6u;          // groups of four words of a key that a thread holds
+const COLUMNS: u32 = 24u;      // groups of four values of a pass
+const PASS: u32 = COLUMNS / PER_WORD; // groups of four words of a pass
 const SLICES: u32 = 256u / SLICE;     // of a chunk
 var<workgroup> query: array<vec4<f32>, 64>;
 var<workgroup> weights: array<f32, 256>;       // [256 keys], and scores before
-var<workgroup> scaled: array<f32, 256>;        // weights as values are multiplied by them
+var<workgroup> scaled: array<f32, 256>;        // weights as multiplied with the values
 var<workgroup> partial: array<f32, 64>;        // largest of four scores
 var<workgroup> of_blocks: array<f32, 4>;       // largest score of each block
 var<workgroup> totals: array<f32, 4>;          // of its weights
@@ -34,7 +34,7 @@ fn load_keys(block: Block, first: u32, token: u32, seen: bool) -> Keys {
     return keys;
 }
 
-// The product of a key and the query, value by value.
+// The dot product of a key and the query, value by value.
 fn dot_of(keys: Keys, block: Block, token: u32) -> f32 {
     var held = keys;
     var dot = 0.0;
@@ -65,7 +65,7 @@ fn load_values(table: u32, kv_head: u32, column: u32, slice: u32, tokens: u32) -
     return values;
 }
 
-// Sums of the values of a slice, to workgroup memory.
+// Sums the values of a slice into workgroup memory.
 fn sum_slice(values: Slice, column: u32, slice: u32, tokens: u32) {
     var held = values;
     var sum: array<vec4<f32>, PER_WORD>;
@@ -91,14 +91,14 @@ fn find_largest(t: u32) {
     workgroupBarrier();
 }
 
-// Largest score up to block `b`, and before the first.
+// The largest score of the blocks before `b`; LOWEST before the first.
 fn largest_up_to(b: u32) -> f32 {
     var largest = LOWEST;
     for (var i = 0u; i < b; i += 1u) { largest = max(largest, of_blocks[i]); }
     return largest;
 }
 
-// Sixteen sums of four neighbours, then in pairs.
+// Sixteen sums of four neighbours, which are then added in pairs.
 fn total_of(b: u32) -> f32 {
     var fours: array<vec4<f32>, 4>;
     for (var i = 0u; i < 4u; i += 1u) {
@@ -135,7 +135,7 @@ fn sum_of(d: u32, blocks: u32) -> f32 {
     return sum;
 }
 
-// Where a head of a row has its result, or its chunk.
+// The location of the result, or of the chunk, of a head of a row.
 struct Place { row: u32, entry: u32, head: u32, chunk: u32 }
 
 fn put(place: Place, d: u32, sum: f32, blocks: u32) {
@@ -145,7 +145,7 @@ fn put(place: Place, d: u32, sum: f32, blocks: u32) {
         return;
     }
     let chunk = chunk_of(blocks);
-    let joined = join(LOWEST, 0.0, chunk.largest, chunk.total); // as of many, for the same bits
+    let joined = join(LOWEST, 0.0, chunk.largest, chunk.total); // as for many chunks, for the same bits
     out[(place.row * n.heads + place.head) * n.dim + d] = fma(sum, joined.added, 0.0) / joined.total;
 }
 
@@ -155,7 +155,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
     let entry = 4u * (n.first_entry + wg.z);
     let row = batch[entry];
     let first_block = wg.y * CHUNK_BLOCKS;
-    let all = batch[entry + 1u] + 1u; // itself included
+    let all = batch[entry + 1u] + 1u; // including the row's own token
     if (all <= first_block * TOKENS) { return; }
     let tokens = min(all - first_block * TOKENS, CHUNK_BLOCKS * TOKENS);
     let blocks = (tokens - 1u) / TOKENS + 1u;
@@ -177,7 +177,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
     weights[t] = weight;
     scaled[t] = weight_of(weight, block, token, seen);
     workgroupBarrier();
-    // by threads that have no values, where they are few
+    // by threads without values, if heads are small
     if (t >= 252u) { totals[t - 252u] = total_of(t - 252u); }
     let place = Place(row, wg.z, head, wg.y);
     for (var first = 0u; first < fours_of(n.dim); first += PASS) {

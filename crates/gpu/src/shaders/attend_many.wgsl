@@ -1,6 +1,6 @@
-// Attention, many rows: a workgroup has one head of a tile of up to 16 rows. Per block of 64 keys 256 threads find scores, four
-// queries each; then sixteen of them find maximum and sum for each query; then all add up values, four queries each. In the
-// order of sums it is `attend_few.wgsl`: of the values of eight keys at a time.
+// Attention, many rows: a workgroup computes one head of a tile of up to 16 rows. Per block of 64 keys, 256 threads
+// compute scores, four queries each; then sixteen threads per query find its maximum and sum; then all add up values,
+// four queries each. The sums are in the order of `attend_few.wgsl`: of the values of eight keys at a time.
 var<workgroup> queries: array<vec4<f32>, 512>; // [128 values][4] of four queries
 var<workgroup> weights: array<f32, 1024>;      // [64 keys][16 queries]
 var<workgroup> partial: array<f32, 256>;       // [16 queries][16]
@@ -39,7 +39,7 @@ fn scores(tile: Tile, block: Block, first: u32, t: u32) {
     }
 }
 
-// Scores to weights, with the running maximum and sum of each query.
+// Converts scores to weights, and updates the running maximum and sum of each query.
 fn softmax(tile: Tile, block: Block, first: u32, t: u32) {
     let lane = t % 16u;
     let row = t / 16u;
@@ -75,7 +75,7 @@ fn softmax(tile: Tile, block: Block, first: u32, t: u32) {
     workgroupBarrier();
 }
 
-// Sums of the values of a word over `count` keys of a block, by the weights of four queries.
+// Sums the values of a word over `count` keys of a block, weighted for four queries.
 fn value_sums(block: Block, word: u32, four: u32, count: u32) -> array<Values, 4> {
     var sums: array<Values, 4>;
     for (var slice = 0u; slice < count; slice += SLICE) {
@@ -97,7 +97,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
     let tile = tile_at(wg.y);
     let seen = seen_by(tile, tile.rows - 1u);
     let words = words_of(n.dim);
-    // the first 32 words, which may be all, keep one warp busy for each four of the queries, and not half as many
+    // the first 32 words, which may be all of them, keep one warp busy for each four queries, not half as many warps
     let first_word = t % 32u + t / 128u * 32u;
     let four = t / 32u % 4u * 4u;
     load_queries(tile, head, t);

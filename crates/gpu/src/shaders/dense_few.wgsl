@@ -1,4 +1,4 @@
-// Few rows: 4 columns to a workgroup, 64 threads along K for each, ROWS rows from one reading of the weights.
+// Few rows: 4 columns per workgroup, 64 threads along K for each, ROWS rows per reading of the weights.
 var<workgroup> parts: array<f32, 1024>; // [ROWS][4 columns][64 slices]
 
 fn product(row0: u32, column: u32, t: u32) -> f32 {
@@ -21,7 +21,7 @@ fn product(row0: u32, column: u32, t: u32) -> f32 {
         }
         workgroupBarrier();
     }
-    // thread 4 r + c has row r of column c
+    // thread 4 r + c computes row r of column c
     let total = parts[min(t / 4u, ROWS - 1u) * 256u + t % 4u * 64u];
     workgroupBarrier();
     return total;

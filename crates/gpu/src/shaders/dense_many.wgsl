@@ -1,4 +1,4 @@
-// Many rows: 64 columns by 64 rows to a workgroup, 4 x 4 to a thread, 16 values of K at a time in workgroup memory.
+// Many rows: 64 columns by 64 rows per workgroup, 4 x 4 per thread, 16 values of K at a time in workgroup memory.
 var<workgroup> ws: array<vec4<f32>, 256>; // [16 values][16] of four columns
 var<workgroup> xs: array<vec4<f32>, 256>; // [16 values][16] of four rows
 
@@ -11,7 +11,7 @@ fn passed_on(i: u32) -> vec4<f32> {
 }
 
 fn load(tile: u32, row0: u32, k0: u32, t: u32) {
-    // neighbouring threads read along K, as the values lie
+    // neighbouring threads read along K, in the order of memory
     let i = k0 + t % 16u;
     let last = n.cols * select(1u, 2u, n.epilogue == SILU_MUL) - 1u;
     let c = column_of(tile, t / 16u * 4u);

@@ -1,5 +1,5 @@
-// Products with dense weights: numbers of their own, row by row. FORMAT is 0 for f32, 1 for f16, 2 for bf16; ROUND says whether both
-// factors are rounded to bf16.
+// Products with dense weights: unquantized numbers, row by row. FORMAT is 0 for f32, 1 for f16, 2 for bf16. ROUND says
+// whether both factors are rounded to bf16.
 struct Numbers {
     k: u32,
     rows: u32,
@@ -8,7 +8,7 @@ struct Numbers {
     first_col: u32, // of this part in the output
     epilogue: u32,
     has_bias: u32,
-    first_row: u32, // of this dispatch, where rows are many
+    first_row: u32, // of this dispatch, if rows are many
 }
 var<immediate> n: Numbers;
 @group(0) @binding(0) var<storage, read> w: array<u32>;
@@ -26,7 +26,7 @@ fn factor(value: f32) -> f32 {
     if (ROUND) { return round_bf16(value); }
     return value;
 }
-// Value `i` of a column of the product, 0 past the last.
+// Returns value `i` of a column of the product, 0 past the last.
 fn weight_at(column: u32, i: u32) -> f32 {
     if (i >= n.k) { return 0.0; }
     if (FORMAT == 2u) { return stored(column * n.k + i); }

@@ -1,12 +1,12 @@
-// What happens to a product before it is written: `Epilogue` of the Backend trait.
+// The operation on a product before it is written: `Epilogue` of the Backend trait.
 const STORE: u32 = 0u;
 const ADD: u32 = 1u;
 const GELU: u32 = 2u;
 const QUICK_GELU: u32 = 3u;
 const SILU_MUL: u32 = 4u;
 
-// Below 1 the Maclaurin series, whose terms are under 1e-8 after fourteen; above 1 the continued fraction of erfc, from its
-// fortieth level back. Both within 2e-7.
+// Below 1 the Maclaurin series, whose terms are under 1e-8 after fourteen; above 1 the continued fraction of erfc,
+// evaluated back from its fortieth level. Both are within 2e-7.
 fn erf(x: f32) -> f32 {
     let a = abs(x);
     if (a < 1.0) {
@@ -25,7 +25,7 @@ fn erf(x: f32) -> f32 {
 }
 fn sigmoid(x: f32) -> f32 { return 1.0 / (1.0 + exp(-x)); }
 
-// `before` is what the output holds, `up` the product of the column that SiluMul multiplies by.
+// `before` is the output's earlier value, `up` the product of the column by which SiluMul multiplies.
 fn apply(kind: u32, y: f32, before: f32, up: f32) -> f32 {
     switch kind {
         case ADD: { return before + y; }

@@ -1,7 +1,8 @@
-// Few rows: a workgroup makes 16 columns of ROWS rows; 4 threads side by side read 16 columns, 48 such fours share K, of which a thread
-// has half a group at a time, all on its way before any of it is needed: K of 3,072 is one unit for each. Sums over 64 values
-// meet as integers in workgroup memory, so they are exact; then the groups are added in order, which gives the bits of
-// the definition. K is taken in passes of what workgroup memory holds.
+// Few rows: a workgroup computes 16 columns of ROWS rows. 4 neighbouring threads read 16 columns; 48 such groups of
+// four threads share K. A thread loads half a quantization group at a time, and issues all its loads before any is
+// needed: K of 3,072 is one unit per group of threads. Sums over 64 values are combined as integers in workgroup
+// memory, so they are exact. Then the groups are added in order, which gives the bits of the definition. K is processed
+// in passes that fit into workgroup memory.
 const PASS: u32 = 96u / ROWS;   // groups of a pass
 const COLUMNS: u32 = 16u;
 const THREADS: u32 = 192u;
@@ -27,7 +28,7 @@ fn quads_in(unit: Unit, i: u32) -> vec4<u32> {
     return (unit.words[i / 2u] >> vec4<u32>(4u * (i & 1u))) & vec4<u32>(0x0f0f0f0fu);
 }
 
-// Sums over half a group, of four columns and all rows, to the workgroup's memory.
+// Sums half a group, of four columns and all rows, into workgroup memory.
 fn sum_unit(row0: u32, column: u32, group: u32, half: u32, to: u32) {
     let block = block_of(column, group);
     var unit: Unit;
@@ -36,7 +37,8 @@ fn sum_unit(row0: u32, column: u32, group: u32, half: u32, to: u32) {
     }
     var sub_scales = 0u;
     if (!Q8) { sub_scales = raw_sub_scales_of(block, column, 2u * half); }
-    // read before the first is multiplied: between products, Mesa 26.1 makes of these reads a program that crashes
+    // all rows are loaded before the first product: with loads between products, Mesa 26.1 generates a program that
+    // crashes
     var x: array<vec4<u32>, 4u * ROWS>;
     for (var r = 0u; r < ROWS; r += 1u) {
         for (var i = 0u; i < 4u; i += 1u) { x[4u * r + i] = quantized[row_at(row0, r, group) * 8u + half * 4u + i]; }
@@ -71,7 +73,7 @@ fn sum_unit(row0: u32, column: u32, group: u32, half: u32, to: u32) {
     }
 }
 
-// All units of a pass, and what belongs to its groups.
+// Sums all units of a pass, and loads the metadata of its groups.
 fn sum_pass(row0: u32, column0: u32, first: u32, groups: u32, t: u32) {
     var of_columns: vec4<u32>;
     if (t < 2u * groups) { of_columns = raw_scales_of(block_of(column0, first + t / 2u), column0 + t % 2u * 8u); }
@@ -92,7 +94,7 @@ fn sum_pass(row0: u32, column0: u32, first: u32, groups: u32, t: u32) {
     }
 }
 
-// Sums of groups times their scale.
+// Multiplies the sums of groups by their scales.
 fn scale_groups(groups: u32, t: u32) {
     for (var i = t; i < groups * ROWS * COLUMNS; i += THREADS) {
         let group = i / (ROWS * COLUMNS);
@@ -105,7 +107,7 @@ fn scale_groups(groups: u32, t: u32) {
     }
 }
 
-// y of column `column0 + t % 16` and row `row0 + t / 16`, for the threads that have one.
+// Returns y of column `column0 + t % 16` and row `row0 + t / 16`, for the threads that have one.
 fn product(row0: u32, column0: u32, t: u32) -> f32 {
     let mine = column0 + t % COLUMNS;
     let r = min(t / COLUMNS, ROWS - 1u);
@@ -117,7 +119,7 @@ fn product(row0: u32, column0: u32, t: u32) -> f32 {
         scale_groups(groups, t);
         workgroupBarrier();
         if (t < ROWS * COLUMNS) {
-            // four groups are read before the first is added
+            // four groups are loaded before the first is added
             for (var g = 0u; g < groups; g += 4u) {
                 var scaled: array<f32, 4>;
                 var step: array<f32, 4>;

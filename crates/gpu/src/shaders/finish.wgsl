@@ -1,5 +1,5 @@
-// Bias, epilogue and output of four rows by four columns. Ups are passed on to the threads that have their gates, through workgroup
-// memory that nobody needs any more: `pass_on` and `passed_on` of the kernel.
+// Bias, epilogue and output of four rows by four columns. Ups are passed to the threads with their gates through
+// workgroup memory that is no longer needed, by `pass_on` and `passed_on` of the kernel.
 fn finish(y: ptr<function, array<vec4<f32>, 4>>, tile: u32, row0: u32, t: u32) {
     let mine = t % 16u;
     let rows = t / 16u * 4u;

@@ -1,4 +1,4 @@
-// Rows of a group that attend to each other: keys and values are tensors.
+// Rows of a group that attend to each other; keys and values are tensors.
 struct Numbers { cols: u32, dim: u32, heads: u32, group: u32, rounded: u32, scale: u32, first_tile: u32 }
 var<immediate> n: Numbers;
 @group(0) @binding(0) var<storage, read> q: array<f32>;          // [rows, heads * dim] each
@@ -25,7 +25,7 @@ fn tile_at(index: u32) -> Tile {
 fn seen_by(tile: Tile, i: u32) -> u32 { return n.group; }
 fn kv_head(head: u32) -> u32 { return head; }
 
-// First value of the first of 64 rows, and how many of them there are.
+// The first value of the first of 64 rows, and the number of rows.
 struct Block { at: u32, rows: u32 }
 fn block_of_tile(tile: Tile, index: u32, head: u32) -> Block {
     return Block((tile.first + index * TOKENS) * n.cols + head * n.dim, n.group - index * TOKENS);

@@ -1,4 +1,4 @@
-// The integers of four columns from `column` on, at place `i` of the group.
+// Returns the integers of four columns from `column` on, at position `i` of the group.
 fn values_at(block: u32, column: u32, i: u32) -> vec4<f32> {
     let quads = quads_of(block, column, i / 4u) << vec4<u32>(24u - 8u * (i % 4u));
     return vec4<f32>(bitcast<vec4<i32>>(quads) >> vec4<u32>(24u));
@@ -13,7 +13,7 @@ fn with_four_outliers(y0: vec4<f32>, at: u32, places: u32, block: u32, column: u
     return fma(values_at(block, column, (places >> 8u) & 0xffu) * scales, vec4<f32>(row_meta[at].outlier_1), y);
 }
 
-// y of the next group, of four rows by four columns.
+// Adds the next group to y, for four rows by four columns.
 fn add_group(y: ptr<function, array<vec4<f32>, 4>>, sum: ptr<function, array<vec4<i32>, 4>>, row: u32, column: u32, group: u32) {
     let block = block_of(column, group);
     let scales = scales_of(block, column);

@@ -1,4 +1,4 @@
-// Puts the chunks of `attend_few.wgsl` together: a workgroup has one head of one row.
+// Joins the chunks of `attend_few.wgsl`: a workgroup handles one head of one row.
 struct Numbers { dim: u32, heads: u32, first_entry: u32, chunks: u32 }
 var<immediate> n: Numbers;
 @group(0) @binding(0) var<storage, read> parts: array<f32>;      // [entries, heads, chunks, dim + 2]

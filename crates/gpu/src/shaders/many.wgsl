@@ -1,6 +1,6 @@
-// Many rows: 64 columns by 64 rows to a workgroup, 4 x 4 to a thread. A group of weights and of activations lies in workgroup
-// memory, each word four values along K, the four columns or rows of a thread side by side: 2 x 8 KB, all that WebGPU
-// promises.
+// Many rows: 64 columns by 64 rows per workgroup, 4 x 4 per thread. A group of weights and of activations is in
+// workgroup memory, each word four values along K, with the four columns or rows of a thread adjacent: 2 x 8 KB, all
+// that WebGPU guarantees.
 var<workgroup> ws: array<vec4<u32>, 512>; // [32 quads][16] of four columns
 var<workgroup> xs: array<vec4<u32>, 512>; // [32 quads][16] of four rows
 
@@ -12,7 +12,8 @@ fn load_weights(tile: u32, group: u32, i: u32) {
     ws[i] = quads_of(block_of(column, group), column, i / 16u);
 }
 
-// Four quads of four rows, turned. Threads side by side have other rows, which lie side by side: so they write to banks of their own.
+// Transposes four quads of four rows. Adjacent threads handle different, adjacent rows, so they write to different
+// banks.
 fn load_rows(row0: u32, group: u32, i: u32) {
     let rows = min(vec4<u32>(row0 + i % 16u * 4u) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(n.rows - 1u));
     let at = (rows * n.groups + vec4<u32>(group)) * 8u + vec4<u32>(i / 16u);

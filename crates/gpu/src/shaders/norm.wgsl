@@ -8,7 +8,7 @@ var<immediate> n: Numbers;
 
 @compute @workgroup_size(128)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
-    // a row past the last one computes the last again and writes nothing: barriers are for all
+    // a row past the last one computes the last again and writes nothing, since all threads must reach the barriers
     let row = min(row_of(wg), n.rows - 1u);
     let moments = moments_of(row, t);
     if (row_of(wg) >= n.rows) { return; }

@@ -1,4 +1,4 @@
-// Input of the fused quantization: rows of x, normed.
+// Input of the fused quantization: rows of x, normalized.
 struct Numbers { cols: u32, rows: u32, groups: u32, is_layer: u32, eps: u32 }
 var<immediate> n: Numbers;
 @group(0) @binding(0) var<storage, read> x: array<f32>;                       // [rows, cols]

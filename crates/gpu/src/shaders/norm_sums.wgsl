@@ -1,5 +1,5 @@
-// Mean and inverse deviation of a row, by 128 threads. The order of the sums is the same wherever this is used, so a norm that
-// is fused with what follows has the bits of one that is not. Declared by its user: `x`, and in `n` `cols`, `is_layer`, `eps`.
+// Mean and inverse deviation of a row, by 128 threads. The order of the sums is the same wherever this is used, so a
+// fused norm has the bits of a separate one. The user declares `x`, and in `n` `cols`, `is_layer`, `eps`.
 const NORM_THREADS: u32 = 128u;
 var<workgroup> norm_parts: array<f32, 128>;
 

@@ -1,9 +1,10 @@
-// Keys and values of the cache, and a batch's rows, for attention.
+// Keys and values of the cache, and the rows of a batch, for attention.
 @group(0) @binding(0) var<storage, read> q: array<f32>;         // [rows, cols], queries first
 @group(0) @binding(1) var<storage, read> kv: array<vec4<u32>>;  // see kv.wgsl
 @group(0) @binding(2) var<storage, read> batch: array<u32>;     // entries, tiles and tables, see batch.rs
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
-// f32 products round nothing; bf16 rounds queries and weights; q8 keeps both, for its keys and values are integers
+// f32 products round nothing; bf16 rounds queries and weights; q8 rounds neither, since its keys and values are
+// integers
 fn rounded(value: f32) -> f32 {
     if (KV == 1u) { return round_bf16(value); }
     return value;
@@ -11,7 +12,7 @@ fn rounded(value: f32) -> f32 {
 
 alias Words = vec4<u32>;
 
-// Where the keys and values of 64 tokens begin, in fours of words.
+// Where the keys and values of 64 tokens begin, in groups of four words.
 struct Block { keys: u32, values: u32, scales: u32 }
 fn block_at(table: u32, index: u32, head: u32) -> Block {
     let fours = fours_of(n.dim);

@@ -6,7 +6,7 @@ fn tile_at(index: u32) -> Tile {
     let at = n.first_tile + 4u * index;
     return Tile(batch[at], batch[at + 1u], batch[at + 2u] + 1u, batch[at + 3u]);
 }
-// Tokens that row `i` of the tile sees.
+// Returns the number of tokens that row `i` of the tile sees.
 fn seen_by(tile: Tile, i: u32) -> u32 { return tile.seen + i; }
 fn kv_head(head: u32) -> u32 { return head / (n.heads / n.kv_heads); }
 fn block_of_tile(tile: Tile, index: u32, head: u32) -> Block { return block_at(tile.table, index, head); }

@@ -1,4 +1,4 @@
-// Keys and values to be stored, as they are: a workgroup has one head of them of one row.
+// Keys and values to store, unchanged: a workgroup handles one head of them of one row.
 struct Numbers { cols: u32, first_col: u32, dim: u32, heads: u32, entries: u32 }
 var<immediate> n: Numbers;
 @group(0) @binding(0) var<storage, read> qkv: array<f32>;        // [rows, cols]

@@ -1,4 +1,4 @@
-// Input of the quantization: rows of x as they are.
+// Input of the quantization: rows of x, unchanged.
 struct Numbers { cols: u32, rows: u32, groups: u32 }
 var<immediate> n: Numbers;
 @group(0) @binding(0) var<storage, read> x: array<f32>;                       // [rows, cols]

@@ -1,17 +1,17 @@
-// Rows to signed bytes by groups of 128, with the bits of the CPU's kernels. A workgroup makes one group of one row; 32 of its
-// threads hold four values each.
+// Quantizes rows to signed bytes by groups of 128, with the bits of the CPU's kernels. A workgroup handles one group of
+// one row; 32 of its threads hold four values each.
 var<workgroup> magnitudes: array<u32, 128>;
 var<workgroup> largest: atomic<u32>;
 var<workgroup> place: atomic<u32>;
 var<workgroup> sums: array<atomic<i32>, 4>;
 
-// How much larger than the next value an outlier is at least, and below what a group counts as zeros.
+// The least ratio of an outlier to the next value, and (below) the magnitude under which a group counts as zeros.
 const OUTLIER_RATIO: f32 = 4.0;
 const TINY: f32 = 1e-30;
 
-// Divisions of floats may be 2.5 ulp off, and one byte rounded the other way is an error a thousand times that of a sum: so both
-// quotients are found in integers. `quotient`, of at least 25 bits, and the rest of its division become a float times 2^power,
-// rounded to nearest even.
+// Float division may be off by 2.5 ulp, and one byte rounded the other way is an error a thousand times that of a sum.
+// So both quotients are computed in integers. `quotient`, of at least 25 bits, and the remainder of its division become
+// a float times 2^power, rounded to nearest even.
 fn rounded(quotient: u32, rest: u32, power: i32) -> f32 {
     let shift = 8u - countLeadingZeros(quotient);
     let low = quotient & ((1u << shift) - 1u);
@@ -23,7 +23,7 @@ fn rounded(quotient: u32, rest: u32, power: i32) -> f32 {
     return f32(mantissa) * bitcast<f32>(u32(first + 127) << 23u) * bitcast<f32>(u32(exponent - first + 127) << 23u);
 }
 
-// 127 / value, of a normal value > 0.
+// Returns 127 / value, for a normal value > 0.
 fn inverse_of(value: f32) -> f32 {
     let bits = bitcast<u32>(value);
     let mantissa = (bits & 0x7fffffu) | 0x800000u;
@@ -38,7 +38,7 @@ fn inverse_of(value: f32) -> f32 {
     return rounded(quotient, rest % mantissa, 105 - i32(bits >> 23u));
 }
 
-// value / 127, of a normal value > 0.
+// Returns value / 127, for a normal value > 0.
 fn step_of(value: f32) -> f32 {
     let bits = bitcast<u32>(value);
     let dividend = ((bits & 0x7fffffu) | 0x800000u) << 8u;
@@ -47,7 +47,8 @@ fn step_of(value: f32) -> f32 {
 
 struct Top { bits: vec3<u32>, places: vec3<u32> }
 
-// The three largest magnitudes, as bits so that no NaN is lost, and their places; the earlier of equals comes first.
+// Finds the three largest magnitudes, as bits so that no NaN is lost, and their positions; the earlier of equals comes
+// first.
 fn three_largest(t: u32) -> Top {
     var top = Top(vec3<u32>(0u), vec3<u32>(0xffffffffu));
     for (var round = 0u; round < 3u; round += 1u) {
@@ -83,7 +84,7 @@ fn three_largest(t: u32) -> Top {
 struct Plan { outliers: u32, inverse: f32, scale: f32 }
 
 fn plan_of(top: Top) -> Plan {
-    // what is no number makes the scale NaN, so that it shows in the output
+    // a non-finite value makes the scale NaN, so that it shows in the output
     if (top.bits.x >= 0x7f800000u) { return Plan(0u, 0.0, bitcast<f32>(0x7fc00000u | (top.bits.x & 1u))); }
     let values = bitcast<vec3<f32>>(top.bits);
     var outliers = 0u;

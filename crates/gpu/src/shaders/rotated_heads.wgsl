@@ -1,5 +1,5 @@
-// Heads of rows, rotated in place as `rope` of rows.wgsl does, keys and values to be stored: a workgroup has one head of one row, of
-// the queries first.
+// Heads of rows, rotated in place as `rope` of rows.wgsl does, with keys and values to store. A workgroup handles one
+// head of one row, queries first.
 struct Numbers { cols: u32, first_col: u32, dim: u32, heads: u32, entries: u32 }
 var<immediate> n: Numbers;
 @group(0) @binding(0) var<storage, read> cos_sin: array<f32>;         // [rows, dim]
@@ -12,7 +12,7 @@ fn queries() -> u32 { return n.first_col / n.dim; }
 fn head_of(x: u32) -> u32 { return x - queries(); }
 fn is_stored(x: u32) -> bool { return x >= queries(); }
 
-// Values stay as they are. A row past the last one is the last again, whose own workgroup alone may write it.
+// Values stay unchanged. A row past the last one repeats the last, which only its own workgroup may write.
 fn prepare(row: u32, x: u32, is_row: bool, t: u32) {
     let first = row * n.cols + x * n.dim;
     if (x >= queries() + n.heads) {

@@ -1,5 +1,5 @@
-// Operations on rows: a thread has one value (or pair) of one row. `source` and `out` are [rows, cols]; a and b are the
-// operation's.
+// Operations on rows: a thread handles one value (or pair) of one row. `source` and `out` are [rows, cols]; a and b are
+// parameters of the operation.
 struct Numbers { cols: u32, rows: u32, a: u32, b: u32 }
 var<immediate> n: Numbers;
 @group(0) @binding(0) var<storage, read> source: array<f32>;
@@ -24,7 +24,7 @@ fn add(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t:
     out[row * n.cols + i] += source[row % n.a * n.cols + i];
 }
 
-// out = [rows, cols] of gates, then as many ups, in `source`
+// out = [rows, cols], from gates and then as many ups in `source`
 @compute @workgroup_size(64)
 fn gate(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
     let row = row_of(wg);
@@ -34,7 +34,7 @@ fn gate(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
     out[row * n.cols + i] = apply(SILU_MUL, source[at], 0.0, source[at + n.cols]);
 }
 
-// Pair (j, j + a/2) of each of b heads of a row of `out` by the cosine and sine in `source`, [rows, a].
+// Rotates pair (j, j + a/2) of each of b heads of a row of `out` by the cosine and sine in `source`, [rows, a].
 @compute @workgroup_size(64)
 fn rope(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
     let row = row_of(wg);

@@ -1,11 +1,12 @@
-// What the kernels of attention share: a chunk is 4 blocks of 64 keys. Chunks are summed apart and put together in order, however
-// many workgroups have them.
+// Code shared by the attention kernels. A chunk is 4 blocks of 64 keys. Chunks are summed separately and joined in
+// order, however many workgroups compute them.
 const CHUNK_BLOCKS: u32 = 4u;
-// Keys whose values are summed apart, in order within a block.
+// Keys whose values are summed separately, in order within a block.
 const SLICE: u32 = 8u;
 const LOWEST: f32 = -3.4e38;
 
-// Sums of one more chunk: largest score, sum of the weights, and by what the two sums of values are multiplied.
+// The sums including one more chunk: the largest score, the sum of the weights, and the factors of the two sums of
+// values.
 struct Joined { largest: f32, total: f32, before: f32, added: f32 }
 fn join(largest: f32, total: f32, of_largest: f32, of_total: f32) -> Joined {
     let next = max(largest, of_largest);

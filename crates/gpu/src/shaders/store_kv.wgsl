@@ -1,4 +1,4 @@
-// Stores keys and values of a batch's rows: a workgroup has the key or value of one head of one row.
+// Stores keys and values of a batch's rows: a workgroup handles the key or value of one head of one row.
 var<workgroup> largest: atomic<u32>;
 
 fn value_at(row: u32, x: u32, d: u32) -> f32 {
@@ -29,7 +29,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
         let bits = atomicLoad(&largest);
         broken = bits >= 0x7f800000u;
         let found = bitcast<f32>(bits);
-        // zeros keep a scale of 1, so that nothing is divided by zero
+        // zeros keep a scale of 1, to avoid a division by zero
         if (found > 0.0 && !broken) { scale = found / 127.0; }
     }
     if (row_of(wg) >= n.entries || !is_stored(wg.x)) { return; }
@@ -47,7 +47,8 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
         kv[base + select(of_key, TOKENS * words + slot * words + i, is_value)] = word;
     }
     if (KV == 2u && t == 0u) {
-        // bytes of what is no number are numbers: the scale becomes NaN, so that it shows in all who see the token
+        // bytes of non-finite values would be finite: the scale becomes NaN, so that it shows in every row that sees
+        // the token
         kv[base + 2u * TOKENS * words + select(0u, TOKENS, is_value) + slot] = select(bitcast<u32>(scale), 0x7fc00000u, broken);
     }
 }

@@ -1,19 +1,19 @@
-// Many rows on matrix units: SIDE columns by SIDE rows to a workgroup, 64 columns by SIDE / 4 rows of them to a subgroup. Products of
-// integers that f16 holds are summed in f32, which is exact up to 2^24; those of a group stay below 2^21. So the sums are the integers
-// of the other kernels, and so are the bits.
-// TILE is 8 or 16, LANES the size of a subgroup, SIDE 64 or 128. What lies in workgroup memory is units_vectors.wgsl's or
-// units_values.wgsl's.
+// Many rows on matrix units: SIDE columns by SIDE rows per workgroup, 64 columns by SIDE / 4 rows of them per subgroup.
+// Products of integers that f16 represents are summed in f32, which is exact up to 2^24; the sums of a group stay below
+// 2^21. So the sums are the same integers as in the other kernels, and the bits are the same.
+// TILE is 8 or 16, LANES the size of a subgroup, SIDE 64 or 128. units_vectors.wgsl or units_values.wgsl declares the
+// workgroup memory.
 const THREADS: u32 = LANES * SIDE / 16u;
 const ROWS: u32 = SIDE / 4u;                 // of a subgroup
-const PART: u32 = 32u;                       // values along K that lie in workgroup memory at a time
-// of what lies side by side there, in vec4s: values along K, or 32 columns of sums. Eight more than there are, so that what is read
-// or written together, by rows of 16 bytes or by threads side by side, lies in banks of its own
+const PART: u32 = 32u;                       // values along K that are in workgroup memory at a time
+// row stride there, in vec4s: values along K, or 32 columns of sums. Eight are padding, so that simultaneous accesses,
+// by rows of 16 bytes or by adjacent threads, use different banks
 const STRIDE: u32 = 10u;
 const LOADS: u32 = max(2u * SIDE / THREADS, 1u); // of a thread, for a part
 var<workgroup> marks: array<u32, 2u * SIDE>; // [SIDE rows][scale, places of outliers] of a group
 
-// A part on its way from the buffers to workgroup memory, as it lies in the buffers: nothing is computed from it that would have to
-// wait until it is there. Of weights a quad of four columns, of rows 16 values.
+// A part on its way from the buffers to workgroup memory, in the layout of the buffers: no computation on it must wait
+// for its arrival. Of weights a quad of four columns, of rows 16 values.
 struct Part {
     weights: array<vec4<u32>, LOADS>,
     sub_scales: array<u32, LOADS>,
@@ -22,7 +22,7 @@ struct Part {
     places: array<u32, LOADS>,
 }
 
-// Columns of a tile, subgroup by subgroup.
+// The column at position `c` of a tile, subgroup by subgroup.
 fn column_at(tile: u32, c: u32) -> u32 { return column_of(tile * (SIDE / 64u) + c / 64u, c % 64u); }
 
 fn fetch(tile: u32, row0: u32, step: u32, t: u32) -> Part {
@@ -49,8 +49,8 @@ fn weights_of(raw: u32, quad: u32, sub_scale: i32) -> vec4<f16> {
     return vec4<f16>(vec4<f32>((vec4<i32>(unpack4xU8(nibbles)) - vec4<i32>(8)) * sub_scale));
 }
 
-// The order along K is free, as long as weights and rows have the same: quad `q` is at 2 (q % 4) + q / 4, so that the two threads of
-// a row write to banks of their own.
+// The order along K is free, as long as weights and rows have the same: quad `q` is at 2 (q % 4) + q / 4, so that the
+// two threads of a row write to different banks.
 fn store(fetched: ptr<function, Part>, part: u32, t: u32) {
     for (var l = 0u; l < LOADS; l += 1u) {
         let i = t + THREADS * l;
@@ -68,7 +68,7 @@ fn store(fetched: ptr<function, Part>, part: u32, t: u32) {
     }
 }
 
-// y of the next group, of four columns of a row.
+// Adds the next group to y, for four columns of a row.
 fn added(y: vec4<f32>, sum: vec4<f32>, scales: vec4<f32>, scale: f32) -> vec4<f32> {
     return fma(sum * scales, vec4<f32>(scale), y);
 }
@@ -76,7 +76,8 @@ fn added(y: vec4<f32>, sum: vec4<f32>, scales: vec4<f32>, scale: f32) -> vec4<f3
 const HELD: u32 = HOW_MANY_HELD;
 struct Held { y: array<vec4<f32>, HELD> }
 
-// What a thread holds: of each row tile, of either half of the columns, every (LANES / 8)th row.
+// Returns the row of a held value: a thread holds, of each row tile and either half of the columns, every (LANES / 8)th
+// row.
 fn row_of_held(i: u32) -> u32 {
     return i / (2u * TILE * 8u / LANES) * TILE + i % (TILE * 8u / LANES) * (LANES / 8u);
 }
@@ -93,7 +94,7 @@ fn add_outliers(held: Held, row0: u32, row: u32, columns: vec2<u32>, group: u32)
     return y;
 }
 
-// Bias, epilogue and output: the second half has the ups of the first's gates.
+// Bias, epilogue and output: the second half holds the ups of the first's gates.
 fn finish_held(held: Held, row: u32, columns: vec2<u32>) {
     var y = held;
     for (var i = 0u; i < HELD; i += 1u) {
@@ -129,7 +130,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t
             workgroupBarrier();
             store(&next, part, t);
             workgroupBarrier();
-            // on its way while the units multiply
+            // loaded while the units multiply
             let step = 4u * group + part + 1u;
             if (step < 4u * n.groups) { next = fetch(wg.y, row0, step, t); }
             for (var k = 0u; k < PART; k += TILE) {

@@ -1,4 +1,4 @@
-// The same as single values: Metal's matrices are not read from arrays of vectors.
+// The same as single values: Metal's matrices cannot be loaded from arrays of vectors.
 const EACH: u32 = 4u;
 var<workgroup> weights: array<f16, 4u * SIDE * STRIDE>;
 var<workgroup> rows_of_x: array<f16, 4u * SIDE * STRIDE>;

@@ -1,4 +1,4 @@
-// Workgroup memory of the matrix units as vectors, which threads write and read whole.
+// Workgroup memory of the matrix units as vectors, which threads read and write whole.
 const EACH: u32 = 1u; // elements of four values
 var<workgroup> weights: array<vec4<f16>, SIDE * STRIDE>;     // [SIDE columns][32 values and padding]
 var<workgroup> rows_of_x: array<vec4<f16>, SIDE * STRIDE>;   // [SIDE rows][32 values and padding]

@@ -1,5 +1,6 @@
 """Conversations."""
 
+import threading
 import weakref
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -49,6 +50,8 @@ class Chat:
         self._turns: list[Turn] = [] if parts.system is None else [("system", parts.system, 0)]
         # one that nobody reads any more is gone, and its question with it
         self._last: weakref.ref[Stream] | None = None
+        # a handler of a signal may ask while its own thread does
+        self._asking = threading.RLock()
 
     @property
     def messages(self) -> list[dict[str, str]]:
@@ -70,7 +73,8 @@ class Chat:
             return stream.wait()
         finally:
             # where it was interrupted nobody can read it to its end
-            self._last = None
+            if self._last is not None and self._last() is stream:
+                self._last = None
 
     def stream(
         self,
@@ -82,7 +86,6 @@ class Chat:
     ) -> Stream:
         """The same, piece by piece. The conversation goes on when the stream has ended, or was closed: until then there is
         no next question."""
-        self._check_ended()
         if options.get("system") is not None:
             raise OptionError("a conversation has its system text from its beginning", "give it to model.chat")
         parts, want = split(over(self._options, options, schema)), form(schema)
@@ -98,8 +101,12 @@ class Chat:
 
             return self._model._ask(said, pictures, parts, want)._replace(on_end=remember)
 
-        stream = Stream(begin, want)
-        self._last = weakref.ref(stream)
+        with self._asking:
+            self._check_ended()
+            stream = Stream(begin, want, start=False)
+            self._last = weakref.ref(stream)
+        # another thread's question is refused from here on, also while pictures are read
+        stream._start_outside_loop()
         return stream
 
     def _check_ended(self) -> None:

@@ -37,7 +37,7 @@ class Stream:
     thread. Where an event loop runs, the question is asked when the first text is asked for, so that the loop need not
     wait for its pictures."""
 
-    def __init__(self, begin: Callable[[CancelFlag], Begun], want: Form | None) -> None:
+    def __init__(self, begin: Callable[[CancelFlag], Begun], want: Form | None, *, start: bool = True) -> None:
         self._begin = begin
         self._cancelled = CancelFlag()
         self._want = want
@@ -48,8 +48,8 @@ class Stream:
         self._failure: BaseException | None = None
         self._closed = False
         self._told = 0
-        if not _in_loop():
-            self._start()
+        if start:
+            self._start_outside_loop()
 
     @property
     def answer(self) -> Answer:
@@ -96,6 +96,11 @@ class Stream:
         if self._begun is not None:
             self._begun.answers.check_process()
         return self._lock
+
+    def _start_outside_loop(self) -> None:
+        """Asks the question now, unless an event loop would have to wait for it."""
+        if not _in_loop():
+            self._start()
 
     def _start(self) -> Begun | None:
         """Asks the question, unless it was asked before; None where the stream was closed before its pictures were read."""

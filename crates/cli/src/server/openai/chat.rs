@@ -28,10 +28,10 @@ use phi3v::sampler::SamplingParams;
 use phi3v::tokenizer::Tokenizer;
 use std::sync::Arc;
 
-/// This API's words.
+/// The names of fields in this API.
 const NAMES: Names = Names { turns: "messages", form: "response_format" };
 
-/// Likeliest tokens that may be asked for.
+/// Maximum for `top_logprobs`.
 const TOP_LOGPROBS_MAX: usize = SamplingParams::LOGPROBS_MAX;
 
 /// Answers a conversation.
@@ -68,10 +68,10 @@ pub async fn completions(
     Ok(Json(answers.completion(stamp)).into_response())
 }
 
-/// The options of a stream, or those of one for which none were given.
+/// Returns the options of a stream, with defaults if none were given.
 ///
 /// # Errors
-/// There are some, and the answer is not streamed.
+/// Options were given, but the answer is not streamed.
 pub(super) fn stream_options(
     options: Option<StreamOptions>,
     streamed: bool,
@@ -84,7 +84,8 @@ pub(super) fn stream_options(
     Ok(options.unwrap_or_default())
 }
 
-/// The sampler's `top_p`. OpenAI's may be 0, which leaves the likeliest token, as the least that the sampler knows does.
+/// Returns the sampler's `top_p`. OpenAI's may be 0, which leaves the likeliest token; so does the smallest value that
+/// the sampler accepts.
 pub(super) fn top_p(asked: Option<f32>) -> f32 {
     match asked {
         Some(0.0) => f32::MIN_POSITIVE,
@@ -92,18 +93,18 @@ pub(super) fn top_p(asked: Option<f32>) -> f32 {
     }
 }
 
-/// A request in the server's own words, and what its answers are to carry.
+/// A request in the server's own types, and what its answers must carry.
 pub(super) struct Asked {
-    /// What is asked, without a cache salt.
+    /// The question, without a cache salt.
     pub(super) ask: Ask,
-    /// What answers carry besides their text.
+    /// What answers carry in addition to their text.
     pub(super) extras: Extras,
 }
 
-/// Reads a request.
+/// Converts a request.
 ///
 /// # Errors
-/// The first field at fault.
+/// The first invalid field.
 pub(super) fn asked(request: ChatRequest) -> Result<Asked, ApiError> {
     let (logprobs, include) = (request.logprobs.unwrap_or(false), request.include.clone());
     let ask = ask(request)?;
@@ -111,10 +112,10 @@ pub(super) fn asked(request: ChatRequest) -> Result<Asked, ApiError> {
     Ok(Asked { ask, extras: Extras { logprobs, ..extras } })
 }
 
-/// The request in the server's own words, without a cache salt.
+/// Converts the request to the server's own types, without a cache salt.
 ///
 /// # Errors
-/// The first field at fault.
+/// The first invalid field.
 pub fn ask(request: ChatRequest) -> Result<Ask, ApiError> {
     let sampling = sampling(&request)?;
     let max_tokens = match (request.max_completion_tokens, request.max_tokens) {
@@ -138,7 +139,7 @@ pub fn ask(request: ChatRequest) -> Result<Ask, ApiError> {
     })
 }
 
-/// The form of the answer in the library's words.
+/// Converts the form of the answer to the library's type.
 fn form(format: ResponseFormat) -> Option<Grammar> {
     match format {
         ResponseFormat::Text {} => None,
@@ -161,13 +162,13 @@ fn sampling(request: &ChatRequest) -> Result<SamplingParams, ApiError> {
             return Err(ApiError::invalid_value("top_logprobs", message));
         }
         (true, top) => Some(top.unwrap_or(0)),
-        // the probabilities of words and fields are made of the tokens'
+        // the probabilities of words and fields are computed from those of the tokens
         (false, _) => request.include.as_ref().filter(|include| !include.is_empty()).map(|_| 0),
     };
     let default = SamplingParams::default();
     let top_k = match request.top_k {
         None => default.top_k,
-        // as vLLM's clients turn it off
+        // vLLM's clients turn it off this way
         Some(-1) => 0,
         Some(k) => usize::try_from(k)
             .map_err(|_| ApiError::invalid_value("top_k", format!("top_k is {k}, it must be -1 or more")))?,
@@ -227,28 +228,28 @@ async fn whole(mut session: Session, mut answers: Answers) -> Result<Answers, Ap
     Ok(answers)
 }
 
-/// What names and dates a completion.
+/// The name and date of a completion.
 #[derive(Clone, Debug)]
 pub struct Stamp {
-    /// The answer's own name, as `chatcmpl-...`.
+    /// The answer's own id, such as `chatcmpl-...`.
     pub id: String,
-    /// When the answer was made, in seconds since 1970.
+    /// When the answer was created, in seconds since 1970.
     pub created: u64,
     /// Name of the model.
     pub model: String,
 }
 
-/// The answers to one request, as they come together.
+/// The answers to one request while they are being generated.
 pub(super) struct Answers {
-    /// What was said so far, in the order of the choices.
+    /// The text so far, in the order of the choices.
     choices: Vec<Choice>,
-    /// What the finished ones took.
+    /// Token counts of the finished answers.
     pub(super) usage: UsageFields,
     extras: Vec<AnswerExtras>,
 }
 
 impl Answers {
-    /// Of `choices` answers, with their `extras`.
+    /// Starts `choices` answers, with their `extras`.
     pub(super) fn new(choices: usize, extras: &Extras, tokenizer: &Arc<Tokenizer>) -> Self {
         let empty = |index| Choice {
             index,
@@ -265,7 +266,7 @@ impl Answers {
         }
     }
 
-    /// All of them in the shape of the API.
+    /// Returns all answers in the shape of the API.
     pub(super) fn completion(self, Stamp { id, created, model }: Stamp) -> ChatCompletion {
         let Self { choices, usage, .. } = self;
         ChatCompletion { id, object: "chat.completion", created, model, choices, usage }
@@ -281,7 +282,7 @@ impl Answers {
     /// Ends answer `index`.
     ///
     /// # Errors
-    /// It was cancelled, which only the engine itself can have done.
+    /// The answer was cancelled, which only the engine itself can have done.
     pub(super) fn finish(&mut self, index: usize, finished: &Finished) -> Result<(), ApiError> {
         let choice = &mut self.choices[index];
         choice.message.content.push_str(&finished.text);

@@ -1,8 +1,8 @@
 //! A streamed chat completion: one event for each token, `[DONE]` at the end.
 //!
-//! Where the request asks for it (`stream_options.include_progress`), events named `progress` tell how far pictures
-//! and prompt are, and one named `timings` where the time went; clients that know only OpenAI's events never see
-//! them.
+//! If the request asks for it (`stream_options.include_progress`), events named `progress` report how far pictures and
+//! prompt have been processed, and one named `timings` reports where the time went. Clients that know only OpenAI's
+//! events never see them.
 
 use super::extras::{AnswerExtras, Told};
 use super::session::finish_reason;
@@ -14,17 +14,17 @@ use serde::Serialize;
 
 /// Renders the events of a chat completion.
 pub(super) struct ChatStream {
-    /// Names the answer.
+    /// Id of the answer.
     pub(super) id: String,
     /// Seconds since 1970.
     pub(super) created: u64,
     /// Name of the model.
     pub(super) model: String,
-    /// What each of the answers carries besides its text.
+    /// What each answer carries in addition to its text.
     pub(super) extras: Vec<AnswerExtras>,
-    /// What else is asked for.
+    /// The options of the stream.
     pub(super) options: StreamOptions,
-    /// What was counted so far.
+    /// Token counts so far.
     pub(super) usage: UsageFields,
 }
 
@@ -48,7 +48,7 @@ impl ChatStream {
     fn chunk(&self, choices: Vec<ChunkChoice>) -> ChatChunk {
         let object = "chat.completion.chunk";
         let (id, model) = (self.id.clone(), self.model.clone());
-        // OpenAI's chunks hold a null until the last one where usage is asked for
+        // OpenAI's chunks hold a null until the last one if usage is requested
         let usage = self.options.include_usage.then_some(None);
         ChatChunk { id, object, created: self.created, model, choices, usage }
     }

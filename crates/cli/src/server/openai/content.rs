@@ -1,5 +1,5 @@
-//! Content of messages: a text, or parts in any order, which each API calls by names of its own; here those of `/v1/responses` and
-//! `/v1/decisions`.
+//! Content of messages: a text, or parts in any order. Each API names the parts differently; these are the names of
+//! `/v1/responses` and `/v1/decisions`.
 
 use super::text_or_list::of_two;
 use crate::server::ask::{Detail, RequestFile, TurnPart};
@@ -20,12 +20,12 @@ pub enum Content<P = InputPart> {
     Parts(Vec<P>),
 }
 
-/// A part of content, whatever an API calls it.
+/// A part of content, in any API.
 pub(super) trait Part {
-    /// What the model is told of it, in a message of `role`; `place` is the part's own field.
+    /// Converts the part to what the model receives, in a message of `role`; `place` is the part's own field.
     ///
     /// # Errors
-    /// It cannot stand there.
+    /// The part is not allowed there.
     fn told(self, role: Role, place: String) -> Result<TurnPart, ApiError>;
 }
 
@@ -101,10 +101,10 @@ impl<'de, P: Deserialize<'de>> Deserialize<'de> for Content<P> {
     }
 }
 
-/// The parts of a message of `role`, or of a question's instructions, which stand in the field `place`.
+/// Converts the parts of a message of `role`, or of a question's instructions, in the field `place`.
 ///
 /// # Errors
-/// There are none, or the first that cannot stand there.
+/// There are no parts, or one is not allowed there (the first is reported).
 pub(super) fn parts<P: Part>(
     role: Role,
     content: Content<P>,
@@ -138,7 +138,7 @@ impl Part for InputPart {
     }
 }
 
-/// An object, or a list of objects, as the text that the model reads.
+/// Converts an object, or a list of objects, to the text that the model reads.
 fn json_text(data: &serde_json::Value, param: String) -> Result<TurnPart, ApiError> {
     let is_json =
         data.is_object() || data.as_array().is_some_and(|items| items.iter().all(|item| item.is_object()));

@@ -1,4 +1,4 @@
-//! What answers carry besides their text, where it is asked for: log probabilities, words, and the values of a form.
+//! What answers carry in addition to their text, on request: log probabilities, words, and the values of a form.
 
 use super::logprobs::AnswerLogprobs;
 use super::types::{Include, Logprobs, WordFields};
@@ -12,22 +12,22 @@ use phi3v::tokenizer::Tokenizer;
 use phi3v::words::{Word, WordStream};
 use std::sync::Arc;
 
-/// What the answers to a request are to carry.
+/// What the answers to a request must carry.
 #[derive(Clone, Debug, Default)]
 pub struct Extras {
     /// Whether they carry log probabilities.
     pub logprobs: bool,
     /// Whether they carry words with their probabilities.
     pub words: bool,
-    /// What finds the values of an answer, where they are wanted.
+    /// Finds the values of an answer, if they are wanted.
     pub fields: Option<FieldReader>,
 }
 
 impl Extras {
-    /// What `include` asks for, of answers that have the form `form`.
+    /// Converts `include`, for answers of the form `form`.
     ///
     /// # Errors
-    /// Values of answers that have none.
+    /// Values are requested of answers that have none.
     pub(super) fn included(include: &[Include], form: Option<&Grammar>) -> Result<Self, ApiError> {
         let fields = include.contains(&Include::Fields);
         if fields && form.is_none() {
@@ -46,19 +46,19 @@ pub(super) struct AnswerExtras {
     fields: Option<FieldReader>,
 }
 
-/// What is to be told beside a piece of text. What is not asked for is None.
+/// The extras that accompany a piece of text. What was not requested is `None`.
 #[derive(Default)]
 pub(super) struct Told {
-    /// Log probabilities of tokens up to the end of the text that has become certain.
+    /// Log probabilities of tokens up to the end of the text that is now final.
     pub(super) logprobs: Option<Logprobs>,
-    /// Words that have ended.
+    /// Words that are complete.
     pub(super) words: Option<Vec<WordFields>>,
     /// The values of the whole answer, at its end.
     pub(super) fields: Option<FieldMap>,
 }
 
 impl AnswerExtras {
-    /// Those of an answer that begins.
+    /// Creates the extras of an answer that begins.
     pub(super) fn new(Extras { logprobs, words, fields }: &Extras, tokenizer: &Arc<Tokenizer>) -> Self {
         Self {
             logprobs: logprobs.then(|| AnswerLogprobs::new(Arc::clone(tokenizer))),
@@ -67,7 +67,7 @@ impl AnswerExtras {
         }
     }
 
-    /// Those of `choices` answers that begin.
+    /// Creates the extras of `choices` answers that begin.
     pub(super) fn several(choices: usize, extras: &Extras, tokenizer: &Arc<Tokenizer>) -> Vec<Self> {
         (0..choices).map(|_| Self::new(extras, tokenizer)).collect()
     }
@@ -96,7 +96,7 @@ fn told_words(words: Vec<Word>) -> Vec<WordFields> {
     words.into_iter().map(WordFields::from).collect()
 }
 
-/// Adds what was told later to what was told before.
+/// Appends later extras to earlier ones.
 pub(super) fn add<T>(all: &mut Option<Vec<T>>, more: Option<Vec<T>>) {
     if let Some(more) = more {
         all.get_or_insert_default().extend(more);

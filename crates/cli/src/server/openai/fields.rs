@@ -1,5 +1,5 @@
-//! Top-level fields of a request that this server does not have: ignored when they cannot change the answer or ask
-//! for what happens anyway, refused by name otherwise.
+//! Top-level fields of a request that this server does not support. They are ignored if they cannot change the answer
+//! or request what happens anyway, and otherwise refused by name.
 
 use crate::server::error::ApiError;
 use serde_json::{Map, Value};
@@ -18,7 +18,7 @@ const HARMLESS: &[&str] = &[
     "user",
 ];
 
-/// Fields of OpenAI's that may stand there as long as they ask for nothing: `null`, `[]`, `{}`, or the value given.
+/// Fields of OpenAI's API that are allowed as long as they request nothing: `null`, `[]`, `{}`, or the value given.
 const NEUTRAL: &[(&str, &str)] = &[
     ("audio", ""),
     ("background", "false"),
@@ -37,10 +37,10 @@ const NEUTRAL: &[(&str, &str)] = &[
     ("verbosity", "\"medium\""),
 ];
 
-/// A choice that is `none`, and the list that nothing is then taken of.
+/// A choice that is `none`, and the list from which nothing is then chosen.
 const OPTED_OUT: &[(&str, &str)] = &[("tool_choice", "tools"), ("function_call", "functions")];
 
-/// What `include` may ask for of OpenAI's and no answer here has, of reasoning and of tools.
+/// Values of OpenAI's `include` that no answer here has, about reasoning and tools.
 const NOTHING_INCLUDED: &[&str] = &[
     "reasoning.encrypted_content",
     "code_interpreter_call.outputs",
@@ -50,7 +50,7 @@ const NOTHING_INCLUDED: &[&str] = &[
     "web_search_call.results",
 ];
 
-/// Takes what may be ignored out of `object`, and refuses what is left beside `known`.
+/// Removes from `object` what may be ignored, and refuses what is left besides `known`.
 ///
 /// # Errors
 /// The first field that would change the answer.
@@ -78,11 +78,12 @@ pub fn strip(object: &mut Map<String, Value>, known: &[String]) -> Result<(), Ap
     }
 }
 
-/// Fields in whose values a member that is null is as good as one that is absent.
+/// Fields in whose values a null member means the same as an absent one.
 const NULLABLE: &[&str] = &["input", "messages", "questions", "response_format", "stream_options", "text"];
 
-/// Takes null members out of messages, questions and options: clients write `refusal: null`, `tool_calls: null`, `verbosity: null`
-/// and the like, also when they send an answer of ours back. What is the client's own, schemas and JSON, stays as it is.
+/// Removes null members from messages, questions and options. Clients write `refusal: null`, `tool_calls: null`,
+/// `verbosity: null` and the like, also when they send a previous answer back. The client's own data, schemas and JSON,
+/// stays as it is.
 pub fn drop_nulls(object: &mut Map<String, Value>) {
     let mut open: Vec<&mut Value> = object
         .iter_mut()
@@ -104,18 +105,22 @@ pub fn drop_nulls(object: &mut Map<String, Value>) {
 }
 
 fn is_neutral(name: &str, value: &Value) -> bool {
-    let empty = match value {
+    // of no other field is a value looked at, which may be large
+    let Some((_, neutral)) = NEUTRAL.iter().find(|(field, _)| *field == name) else { return value.is_null() };
+    let mut value = value.clone();
+    if let Value::Object(fields) = &mut value {
+        fields.retain(|_, value| !value.is_null());
+    }
+    let empty = match &value {
         Value::Null => true,
         Value::Array(items) => items.is_empty(),
-        Value::Object(fields) => fields.values().all(Value::is_null),
+        Value::Object(fields) => fields.is_empty(),
         _ => false,
     };
-    // "auto" chooses a tool only where there are tools, and those are refused; it cuts an input only where it does not fit,
-    // and that is refused too
-    let auto = matches!(name, "tool_choice" | "function_call" | "truncation") && *value == "auto";
-    let written = value.to_string();
-    NEUTRAL.iter().any(|(field, neutral)| *field == name && (empty || auto || written == *neutral))
-        || value.is_null()
+    // "auto" chooses a tool only if there are tools, and those are refused; it truncates an input only if it does not
+    // fit, and that is refused too
+    let auto = matches!(name, "tool_choice" | "function_call" | "truncation") && value == "auto";
+    empty || auto || value.to_string() == *neutral
 }
 
 #[cfg(test)]

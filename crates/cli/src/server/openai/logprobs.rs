@@ -1,5 +1,5 @@
 //! Log probabilities in OpenAI's shape. The bytes of an answer's tokens, joined, are its text: without the blank that
-//! the tokenizer puts before the first word, and not beyond the place where a stop text cut it.
+//! the tokenizer puts before the first word, and only up to the place where a stop text cut it.
 
 use super::types::{Logprobs, ScoredToken, TokenLogprob};
 use phi3v::engine::Token;
@@ -7,41 +7,41 @@ use phi3v::tokenizer::{DecodeStream, Tokenizer};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// JSON has no infinities; OpenAI's number for a token that cannot come.
+/// JSON has no infinities; this is OpenAI's number for a token that cannot occur.
 const LOGPROB_MIN: f32 = -9999.0;
 
 /// The log probabilities of one answer, in step with its text.
 pub(super) struct AnswerLogprobs {
     tokenizer: Arc<Tokenizer>,
-    /// The answer's text, without regard to stop texts.
+    /// The answer's text, ignoring stop texts.
     stream: DecodeStream,
-    /// Whether no token with text has come.
+    /// Whether no token with text has arrived yet.
     at_start: bool,
     /// Bytes of that text so far.
     made: usize,
-    /// Bytes of the text that were told to the client.
+    /// Bytes of the text sent to the client so far.
     told: usize,
-    /// Tokens whose text was not told yet, in their order.
+    /// Tokens whose text was not sent yet, in order.
     held: VecDeque<Held>,
 }
 
-/// A token that was not told yet.
+/// A token that was not sent yet.
 struct Held {
     logprob: TokenLogprob,
-    /// Where its text begins in that of the answer, in bytes.
+    /// Where its text begins in the answer's text, in bytes.
     begin: usize,
-    /// Where it ends; none while it is a part of a character that is not complete.
+    /// Where its text ends; `None` while it is part of an incomplete character.
     end: Option<usize>,
 }
 
 impl AnswerLogprobs {
-    /// The log probabilities of an answer that begins: none yet.
+    /// Creates the log probabilities of an answer that begins, with no tokens yet.
     pub(super) fn new(tokenizer: Arc<Tokenizer>) -> Self {
         let stream = DecodeStream::new(Arc::clone(&tokenizer));
         Self { tokenizer, stream, at_start: true, made: 0, told: 0, held: VecDeque::new() }
     }
 
-    /// Takes the next token, and gives those up to the end of the text that has become certain with it.
+    /// Takes the next token, and returns the tokens up to the end of the text that it has made final.
     pub(super) fn token(&mut self, token: &Token) -> Logprobs {
         let top = token.top.iter().map(|&(id, logprob)| self.scored(id, logprob)).collect();
         let scored = self.scored(token.id, token.logprob.unwrap_or(LOGPROB_MIN));
@@ -51,7 +51,7 @@ impl AnswerLogprobs {
         self.take_while(|held| held.end.is_some_and(|end| end <= told))
     }
 
-    /// Takes the text that was held back until the end of the answer, and gives the tokens that are left of it.
+    /// Takes the text that was held back until the end of the answer, and returns the remaining tokens of it.
     pub(super) fn finish(&mut self, text: &str) -> Logprobs {
         let rest = self.stream.finish();
         self.resolve(rest.len());
@@ -72,12 +72,12 @@ impl AnswerLogprobs {
         self.take_while(|held| held.begin < told)
     }
 
-    /// Finds the place of a token's text.
+    /// Finds the position of a token's text.
     fn place(&mut self, id: u32, logprob: TokenLogprob) {
         let text = self.stream.push(id);
         let own = &logprob.token.bytes;
         let (own_len, ends_with_it) = (own.len(), text.as_bytes().ends_with(own));
-        // a token without text, as the blank before the first word
+        // a token without text, such as the blank before the first word
         let empty = own.is_empty();
         self.at_start &= self.is_hidden(id);
         if empty && text.is_empty() {
@@ -92,14 +92,15 @@ impl AnswerLogprobs {
         }
     }
 
-    /// Gives the tokens whose place is not known yet the next `len` bytes of text; nothing while there is no text.
+    /// Assigns the next `len` bytes of text to the tokens whose position is not known yet; does nothing if there is no
+    /// text.
     fn resolve(&mut self, len: usize) {
         let pending = self.held.iter().filter(|held| held.end.is_none()).count();
         if len == 0 || pending == 0 {
             self.made += len;
             return;
         }
-        // a byte each; or U+FFFD each, where they form no character
+        // a byte each; or U+FFFD each, if they form no character
         let each = (len.is_multiple_of(pending)).then_some(len / pending);
         let mut begin = self.made;
         for held in self.held.iter_mut().filter(|held| held.end.is_none()) {
@@ -115,13 +116,13 @@ impl AnswerLogprobs {
         Logprobs { content: self.held.drain(..count).map(|held| held.logprob).collect() }
     }
 
-    /// Whether a token is no part of the text.
+    /// Returns whether a token is not part of the text.
     fn is_hidden(&self, id: u32) -> bool {
-        // a blank alone is the one text that decoding drops
+        // a blank alone is the only text that decoding drops
         self.tokenizer.token_bytes(id) != b" " && self.tokenizer.decode(&[id], true).is_empty()
     }
 
-    /// A token in the place of the next. Special tokens are no part of the text and have no bytes.
+    /// Returns a token in the answer's next position. Special tokens are not part of the text and have no bytes.
     fn scored(&self, id: u32, logprob: f32) -> ScoredToken {
         let (logprob, bytes) = (logprob.max(LOGPROB_MIN), self.tokenizer.token_bytes(id));
         if self.is_hidden(id) {
@@ -146,7 +147,7 @@ mod tests {
         Arc::new(Tokenizer::from_json(&std::fs::read(path).unwrap()).unwrap())
     }
 
-    /// What an engine would tell of the ids, by the token: the text, and the bytes of the tokens told with it.
+    /// Returns, for each id, what an engine would send: the text, and the bytes of the tokens sent with it.
     fn told(ids: &[u32], stop: &[&str]) -> Vec<(String, Vec<u8>)> {
         let tokenizer = tokenizer();
         let (mut stream, mut stop) =

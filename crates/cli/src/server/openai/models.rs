@@ -22,19 +22,19 @@ fn entry(app: &App, model: &ServedModel) -> ModelEntry {
     }
 }
 
-/// The models served: one.
+/// Lists the models served, of which there is one.
 ///
 /// # Errors
-/// It is not loaded yet.
+/// The model is not loaded yet.
 pub async fn list(State(app): State<Arc<App>>) -> Result<Json<ModelList>, ApiError> {
     let model = app.ready()?;
     Ok(Json(ModelList { object: "list", data: vec![entry(&app, model)] }))
 }
 
-/// One model by its name.
+/// Returns the model of a given name.
 ///
 /// # Errors
-/// It is not loaded yet, or there is none of that name.
+/// The model is not loaded yet, or has another name.
 pub async fn one(
     State(app): State<Arc<App>>,
     name: Result<Path<String>, PathRejection>,
@@ -48,10 +48,10 @@ pub async fn one(
     Ok(Json(entry(&app, model)))
 }
 
-/// Whether `name` is the model served, where one is named.
+/// Checks that `name`, if given, is the model served.
 ///
 /// # Errors
-/// It is another.
+/// It is another model.
 pub fn check_name(model: &ServedModel, name: Option<&str>) -> Result<(), ApiError> {
     match name {
         Some(name) if name != model.name => {

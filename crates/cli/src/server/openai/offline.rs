@@ -1,5 +1,5 @@
-//! Chat completions without a connection: bodies that come from a file are read, checked and answered as those of
-//! `POST /v1/chat/completions`, under the same limits and with the same errors.
+//! Chat completions without a connection. Bodies from a file are read, checked and answered as those of `POST
+//! /v1/chat/completions`, under the same limits and with the same errors.
 
 pub use super::chat::Stamp;
 use super::chat::{self, Answers, Asked};
@@ -24,36 +24,37 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 
-/// Makes requests of bodies, on any thread of its caller's.
+/// Converts bodies to requests, on any thread of the caller.
 pub struct Offline {
     app: Arc<App>,
     model: ServedModel,
     runtime: Handle,
 }
 
-/// What a body asks for.
+/// What a body requests.
 pub struct Offered {
-    /// Its requests, with what they hold.
+    /// The requests, with the resources they hold.
     pub requests: Requests,
-    /// What the answers are to carry besides their text.
+    /// What the answers must carry in addition to their text.
     pub extras: Extras,
 }
 
 impl Offline {
-    /// For a model and the addresses that pictures may come from. `runtime` does what is done asynchronously.
+    /// Creates a converter for a model and the addresses from which pictures may come. `runtime` runs the asynchronous
+    /// work.
     #[must_use]
     pub fn new(model: ServedModel, sources: Sources, limits: Limits, runtime: Handle) -> Self {
-        // nobody waits at the other end of a connection, and the caller bounds how much is prepared at one time
+        // no client waits on a connection, and the caller limits how much is prepared at the same time
         let (input_bytes_max, request_time_max) = (usize::MAX, Duration::from_secs(1 << 30));
         let limits = Limits { input_bytes_max, request_time_max, ..limits };
-        // the engine is the caller's
+        // the caller runs the engine
         let (engine, _jobs) = EngineHandle::new(1);
         Self { app: Arc::new(App::new(limits, engine, sources, Drawer::default())), model, runtime }
     }
 
-    /// Reads a body, fetches, decodes and cuts its pictures. Blocks. Whichever model the body names, it is asked of this one.
-    /// `salt` keeps what is computed for the request apart from that for others where it could show in the last bits of an
-    /// answer: where an answer is a part of the prompt.
+    /// Reads a body, and fetches, decodes and cuts its pictures. Blocks. The body may name any model; this one is used.
+    /// `salt` keeps what is computed for the request apart from that for others. It is used if sharing could
+    /// change the last bits of an answer: if an answer is part of the prompt.
     ///
     /// # Errors
     /// What is wrong with the body, in the server's words.
@@ -75,15 +76,15 @@ impl Offline {
     }
 }
 
-/// Gives what is drawn without a seed one that is the same whenever the same is asked: drawn anew by every run, answers
-/// would not be those of the job.
+/// Gives sampling without a seed one that is derived from the job. With a new seed in every run, the answers of a job
+/// would not be reproducible.
 pub fn settle_seed(sampling: &mut SamplingParams, salt: &[u8; 32]) {
     if sampling.temperature > 0.0 && sampling.seed.is_none() {
         sampling.seed = salt.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
     }
 }
 
-/// The answers to one body in the shape of the API, with their `extras`.
+/// Returns the answers to one body in the shape of the API, with their `extras`.
 ///
 /// # Errors
 /// An answer was cancelled.
@@ -98,7 +99,7 @@ pub fn completion(
         answer.tokens.iter().for_each(|token| whole.token(index, token));
         whole.finish(index, &answer.finished)?;
     }
-    // which of two questions about a picture comes first is no property of the job
+    // which of two questions about a picture runs first is not determined by the job
     whole.usage.prompt_tokens_details.cached_tokens = None;
     Ok(whole.completion(stamp))
 }

@@ -1,4 +1,4 @@
-//! `GET /openapi.json`: the routes by hand, the bodies from the types.
+//! `GET /openapi.json`: the routes are written by hand, the bodies derived from the types.
 
 use super::decisions::types::{DecisionObject, DecisionRequest};
 use super::responses::types::{ResponseObject, ResponsesRequest};
@@ -12,13 +12,13 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Value, json};
 use std::sync::LazyLock;
 
-/// The description of this server, made once: who asks for it often keeps nobody waiting.
+/// Returns the description of this server, which is built once so that frequent requests delay nobody.
 pub async fn openapi() -> Json<&'static Value> {
     static DOCUMENT: LazyLock<Value> = LazyLock::new(document);
     Json(&DOCUMENT)
 }
 
-/// OpenAPI 3.1, whose schemas are JSON Schema 2020-12.
+/// Builds the OpenAPI 3.1 document; its schemas are JSON Schema 2020-12.
 fn document() -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| {
         settings.definitions_path = "/components/schemas".into();
@@ -98,7 +98,7 @@ fn post(summary: &str, request: &Value, content: &Value, schemas: &mut SchemaGen
 mod tests {
     use super::*;
 
-    /// Every reference leads to a schema, and no schema is left without its fields.
+    /// Checks that every reference leads to a schema, and that no schema lacks its fields.
     #[test]
     fn references_are_resolved() {
         let document = document();

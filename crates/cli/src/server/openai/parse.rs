@@ -1,4 +1,4 @@
-//! Bodies of requests: read under limits, parsed, unknown fields refused.
+//! Request bodies: read under limits, parsed, with unknown fields refused.
 
 use super::{fields, unique_keys};
 use crate::server::error::{ApiError, Code};
@@ -17,13 +17,15 @@ use std::any::TypeId;
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-/// Characters of a parser's message that are passed on; a client's own value could make it as long as the body.
+/// Maximum characters of a parser's message that are passed on; the client's own value could make it as long as the
+/// body.
 const MESSAGE_MAX: usize = 200;
 
-/// Bytes of a body that is parsed aside: others on the same thread would wait for milliseconds.
+/// Bodies from this size are parsed on another thread: others on the same thread would wait for milliseconds.
 const LARGE: usize = 256 << 10;
 
-/// Reads a JSON body into `T`, whose fields are the known ones. The budget, a share of `client`'s, has been charged for the body.
+/// Reads a JSON body into `T`, whose fields are the known ones. The budget, a share of `client`'s, has been charged for
+/// the body.
 ///
 /// # Errors
 /// A body that is too large, too slow, not JSON, or not a `T`; or no budget is left.
@@ -51,7 +53,7 @@ pub async fn read<T: DeserializeOwned + JsonSchema + Send + 'static>(
     parsed.unwrap_or_else(|_| Err(ApiError::internal("the request could not be read")))
 }
 
-/// The bytes of a body, which are charged to the budget as they arrive.
+/// Collects the bytes of a body, charging them to the budget as they arrive.
 async fn collect(body: Body, limit: usize, budget: &mut Budget) -> Result<Vec<u8>, ApiError> {
     let mut body = Limited::new(body, limit);
     let mut bytes = Vec::new();
@@ -71,11 +73,11 @@ async fn collect(body: Body, limit: usize, budget: &mut Budget) -> Result<Vec<u8
     Ok(bytes)
 }
 
-/// A page of another site can send a form or plain text to this server without asking, but not this type.
+/// A page of another site can send a form or plain text to this server without a preflight request, but not this type.
 fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     let count = headers.get_all(header::CONTENT_TYPE).iter().count();
     if count > 1 {
-        // somebody before the server may have looked at another than it would
+        // a proxy before the server may have checked another of the headers than the server would
         let message = format!("the request has {count} content-type headers");
         return Err(ApiError::new(Code::HeadInvalid, message).hint(hints::body::ONE_TYPE));
     }
@@ -88,7 +90,7 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     Err(ApiError::new(Code::ContentType, message).hint(hints::body::TYPE))
 }
 
-/// Nothing is decompressed here: a small body could become a large one.
+/// Refuses compressed bodies: a small body could become a large one.
 fn check_content_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
     let identity = |coding: &str| coding.is_empty() || coding.eq_ignore_ascii_case("identity");
     for value in headers.get_all(header::CONTENT_ENCODING) {
@@ -103,10 +105,11 @@ fn check_content_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Values of a body: more than conversations and schemas have. Parsed, each takes some hundred bytes.
+/// Maximum number of values in a body: more than conversations and schemas have. Each takes some hundred bytes once
+/// parsed.
 const VALUES_MAX: usize = 100_000;
 
-/// What separates or encloses values, outside of texts: as many as there are values, or nearly.
+/// Counts the characters that separate or enclose values, outside texts: roughly the number of values.
 fn values(body: &[u8]) -> usize {
     let (mut in_text, mut escaped, mut count) = (false, false, 0);
     for &byte in body {
@@ -121,9 +124,9 @@ fn values(body: &[u8]) -> usize {
     count
 }
 
-/// 100.0 is an integer for JSON Schema, and for the clients that send it.
+/// Converts numbers such as 100.0 to integers, as JSON Schema and the clients that send them regard them.
 fn whole_numbers(object: &mut Map<String, Value>) {
-    /// Integers up to here are exact in a double.
+    /// Integers up to this value are exact in a double.
     const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
     for value in object.values_mut() {
         if let Some(number) =
@@ -136,7 +139,7 @@ fn whole_numbers(object: &mut Map<String, Value>) {
     }
 }
 
-/// The parser's message in the words of JSON, without the names of Rust's types.
+/// Rewrites the parser's message in the terms of JSON, without the names of Rust types.
 fn in_plain_words(message: &str) -> String {
     const WORDS: [(&str, &str); 9] = [
         ("expected usize", "expected a whole number from 0 on"),
@@ -164,10 +167,10 @@ fn in_plain_words(message: &str) -> String {
     })
 }
 
-/// The body without a byte order mark, which some clients put before it. A body in UTF-16 is named as such.
+/// Returns the body without a byte order mark, which some clients send. Refuses a body in UTF-16 by that name.
 fn text(body: &[u8]) -> Result<&[u8], ApiError> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    // JSON begins with two characters of ASCII, of which UTF-16 and UTF-32 leave zeros
+    // JSON begins with two ASCII characters, which contain zero bytes in UTF-16 and UTF-32
     let wide = body.starts_with(b"\xff\xfe") || body.starts_with(b"\xfe\xff");
     if wide || body.iter().take(2).any(|byte| *byte == 0) {
         let message = "the body is in UTF-16 or UTF-32, it must be in UTF-8";
@@ -180,7 +183,7 @@ fn text(body: &[u8]) -> Result<&[u8], ApiError> {
     Ok(body)
 }
 
-/// The names of a type's fields, which are found once for each type.
+/// Returns the names of a type's fields, which are determined once for each type.
 fn known_fields<T: JsonSchema + 'static>() -> &'static [String] {
     static KNOWN: LazyLock<Mutex<HashMap<TypeId, &'static [String]>>> = LazyLock::new(Mutex::default);
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -195,7 +198,7 @@ fn known_fields<T: JsonSchema + 'static>() -> &'static [String] {
 /// Parses a body.
 ///
 /// # Errors
-/// It has too many values or a key twice, is not JSON, not an object, or not a `T`.
+/// The body has too many values or a key twice, is not JSON, not an object, or not a `T`.
 pub fn parse<T: DeserializeOwned + JsonSchema + 'static>(body: &[u8]) -> Result<T, ApiError> {
     let body = text(body)?;
     let count = values(body);

@@ -1,4 +1,4 @@
-//! An answer on its way.
+//! An answer in progress.
 
 use super::types::{PromptTokensDetails, UsageFields};
 use crate::server::ask::Ask;
@@ -11,11 +11,11 @@ use crate::sources::Budget;
 use phi3v::engine::{FinishReason, Usage};
 use std::sync::Arc;
 
-/// An answer on its way. Dropping it cancels what the engine still does for it.
+/// An answer in progress. Dropping it cancels what the engine still does for it.
 pub struct Session {
-    /// What happens to the request.
+    /// The updates on the request.
     pub updates: Updates,
-    /// Answers that are not complete.
+    /// Number of answers that are not complete.
     pub remaining: usize,
 }
 
@@ -33,7 +33,7 @@ impl Session {
         progress: bool,
         times: Times,
     ) -> Result<Self, ApiError> {
-        // before the work of preparing, which is not to be done in vain
+        // before the work of preparing, which would be wasted if the queue is full
         let places = app.engine.places(ask.cache_salt, ask.choices)?;
         let prepared = prepare::requests(app, model, ask, budget, times);
         let Requests { requests, budget, .. } = times.within(prepared).await?;
@@ -43,10 +43,10 @@ impl Session {
     }
 }
 
-/// OpenAI's word for the end of an answer.
+/// Returns OpenAI's name for the reason that ended an answer.
 ///
 /// # Errors
-/// It was cancelled, which only the engine itself can have done.
+/// The answer was cancelled, which only the engine itself can have done.
 pub fn finish_reason(reason: FinishReason) -> Result<&'static str, ApiError> {
     match reason {
         FinishReason::Stop | FinishReason::Length => Ok(reason.name()),
@@ -55,7 +55,7 @@ pub fn finish_reason(reason: FinishReason) -> Result<&'static str, ApiError> {
 }
 
 impl UsageFields {
-    /// Adds what answer `index` took. The prompt is the same for all and counts once.
+    /// Adds the token counts of answer `index`. The prompt is the same for all answers and counts once.
     pub fn add(&mut self, index: usize, usage: &Usage) {
         if index == 0 {
             self.prompt_tokens = usage.prompt_tokens;
@@ -101,14 +101,14 @@ mod tests {
         }
     }
 
-    /// A request of a client that is on its way to the engine.
+    /// Starts a request of a client, which is then on its way to the engine.
     async fn start(app: &Arc<App>, client: CacheSalt) -> JoinHandle<Result<Session, ApiError>> {
         let app = Arc::clone(app);
         let started = tokio::spawn(async move {
             let (budget, times) = (app.budget(client), Times::start(&app.limits));
             Session::start(&app, &ServedModel::demo(), ask(client), budget, false, times).await
         });
-        // it comes as far as it can before the next one
+        // lets the request proceed as far as it can before the next one starts
         tokio::time::sleep(Duration::from_millis(1)).await;
         started
     }
@@ -120,7 +120,7 @@ mod tests {
         let app = Arc::new(app);
         let held = [app.texts.take(ALICE).await, app.texts.take(ALICE).await];
         let waits = start(&app, ALICE).await;
-        // were it to wait for its turn, this would not end
+        // this would never end if the request waited for a turn
         let refused = start(&app, ALICE).await.await.unwrap();
         assert_eq!(refused.err().map(|error| error.code), Some(Code::QueueFull));
         assert!(!waits.is_finished());
@@ -146,7 +146,7 @@ mod tests {
         for _ in 0..asked.len() {
             order.push(jobs.next_client().await);
         }
-        // the second, but for the order in which threads that are done tell of it
+        // BOB's is the second request, apart from the order in which finished threads report
         assert!(order[..8].contains(&BOB), "{order:?}");
     }
 }

@@ -1,7 +1,7 @@
-//! An answer as server-sent events. What the events look like is a [`Render`]'s affair.
+//! An answer as server-sent events. A [`Render`] determines the shape of the events.
 //!
-//! While nothing happens a comment line is sent from time to time, which keeps proxies from giving up and finds out
-//! about clients that have gone.
+//! While nothing happens a comment line is sent from time to time. It keeps proxies from timing out, and detects
+//! clients that have disconnected.
 
 use super::session::Session;
 use crate::server::engine_thread::Update;
@@ -19,40 +19,40 @@ use std::time::Duration;
 /// Time without events after which a comment is sent.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// Tells nginx, and proxies that follow it, to pass events on as they come.
+/// Tells nginx, and proxies that follow it, to forward events without buffering.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// Events that are ready to be sent.
+/// Events ready to be sent.
 #[derive(Default)]
 pub(super) struct Queue(VecDeque<Event>);
 
 impl Queue {
-    /// Adds an event; without a name where `name` is empty.
+    /// Adds an event; without a name if `name` is empty.
     pub(super) fn push(&mut self, name: &str, data: &impl Serialize) {
         let json = serde_json::to_string(data).expect("wire types hold only texts and finite numbers");
-        // the name before the data, for those who read line by line
+        // the name precedes the data, for clients that read line by line
         let event = if name.is_empty() { Event::default() } else { Event::default().event(name) };
         self.0.push_back(event.data(json));
     }
 
-    /// Adds an event of plain text.
+    /// Adds a plain text event.
     pub(super) fn push_text(&mut self, text: &str) {
         self.0.push_back(Event::default().data(text));
     }
 }
 
-/// Turns what happens to a request into events.
+/// Converts the updates on a request to events.
 pub(super) trait Render: Send + Sized + 'static {
-    /// Before anything has happened.
+    /// Called before the first update.
     fn begin(&mut self, queue: &mut Queue);
-    /// Pictures or prompt have come so far.
+    /// Reports progress on the pictures or the prompt.
     fn progress(&mut self, _progress: StepProgress, _queue: &mut Queue) {}
-    /// A token of answer `index`.
+    /// Handles a token of answer `index`.
     fn token(&mut self, index: usize, token: &Token, queue: &mut Queue);
-    /// Answer `index` is complete; `last` when all are.
+    /// Handles the completion of answer `index`; `last` if all answers are complete.
     ///
     /// # Errors
-    /// It is not an answer.
+    /// The result is not an answer.
     fn finished(
         &mut self,
         index: usize,
@@ -60,7 +60,7 @@ pub(super) trait Render: Send + Sized + 'static {
         finished: Finished,
         queue: &mut Queue,
     ) -> Result<(), ApiError>;
-    /// The request failed; nothing follows.
+    /// Handles the failure of the request, after which nothing follows.
     fn failed(&mut self, error: &ApiError, queue: &mut Queue);
 }
 
@@ -69,7 +69,7 @@ struct EventStream<R> {
     render: R,
     queue: Queue,
     ended: bool,
-    /// The log span of the request, whose line is written when the stream begins.
+    /// The log span of the request. Its line is written when the stream begins.
     span: tracing::Span,
 }
 
@@ -122,7 +122,7 @@ impl<R: Render> EventStream<R> {
     }
 }
 
-/// The response that streams a session.
+/// Returns the response that streams a session.
 pub(super) fn response<R: Render>(session: Session, mut render: R) -> Response {
     let mut queue = Queue::default();
     render.begin(&mut queue);

@@ -1,11 +1,11 @@
-//! Fields that take a text or a list. Unlike an untagged enum's, their errors name the part that is wrong.
+//! Fields that take a text or a list. Unlike those of an untagged enum, their errors name the invalid part.
 
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Unexpected, Visitor};
 use std::marker::PhantomData;
 
 /// A text, a list, or nothing.
 pub(super) enum TextOrList<T> {
-    /// One text by itself.
+    /// A single text.
     Text(String),
     /// A list of parts.
     List(Vec<T>),
@@ -13,7 +13,7 @@ pub(super) enum TextOrList<T> {
     Null,
 }
 
-/// Reads a text or a list; `expected` says so in words.
+/// Deserializes a text or a list; `expected` describes it in error messages.
 pub(super) fn deserialize<'de, D, T>(
     deserializer: D,
     expected: &'static str,
@@ -25,7 +25,7 @@ where
     deserializer.deserialize_any(Either(expected, PhantomData))
 }
 
-/// Reads a text or a list into an enum of the two.
+/// Deserializes a text or a list into an enum of the two.
 pub(super) fn of_two<'de, D, T, E>(
     deserializer: D,
     expected: &'static str,

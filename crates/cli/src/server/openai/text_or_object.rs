@@ -1,10 +1,10 @@
-//! Fields that take a text or an object. Unlike an untagged enum's, their errors name the part that is wrong.
+//! Fields that take a text or an object. Unlike those of an untagged enum, their errors name the invalid part.
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use std::marker::PhantomData;
 
-/// Reads a text or an object into an enum of the two; `expected` says so in words.
+/// Deserializes a text or an object into an enum of the two; `expected` describes it in error messages.
 pub(super) fn deserialize<'de, D, T, E>(
     deserializer: D,
     expected: &'static str,

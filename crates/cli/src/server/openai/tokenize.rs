@@ -105,7 +105,7 @@ pub async fn tokenize(
             prepared.images.iter().zip(&prepared.numbers).map(told).collect::<Result<_, ApiError>>()?;
         Ok((images, prepared))
     };
-    // thumbnails are written as files
+    // thumbnails are encoded as files, which takes time
     let (images, prepared) = times.within(prepare::blocking(told)).await?;
     Ok(Json(Tokenized {
         count: prepared.input_ids.len(),
@@ -116,7 +116,7 @@ pub async fn tokenize(
     }))
 }
 
-/// A picture small, as a PNG in a data URL.
+/// Returns a thumbnail of a picture, as a PNG in a data URL.
 fn thumbnail_url(image: &ImageInputs, params: &ImageParams) -> Option<String> {
     let small = thumbnail(image, params);
     let mut file = Vec::new();

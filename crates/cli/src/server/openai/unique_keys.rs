@@ -1,5 +1,5 @@
-//! Refuses JSON objects with a key that stands twice: parsers differ in which they take, so a proxy before the server
-//! may have checked another value than the one that counts here.
+//! Refuses JSON objects in which a key occurs twice. Parsers differ in which value they take, so a proxy before the
+//! server may have checked another value than the one used here.
 
 use crate::server::error::{ApiError, Code};
 use crate::server::hints;
@@ -8,13 +8,13 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
 
-/// Characters of a key that an error repeats.
+/// Maximum characters of a key that an error repeats.
 const KEY_MAX: usize = 64;
 
-/// Checks a body, which is UTF-8.
+/// Checks a body, which must be UTF-8.
 ///
 /// # Errors
-/// It is not JSON, or an object in it has a key twice.
+/// The body is not JSON, or an object in it has a key twice.
 pub(super) fn check(body: &[u8]) -> Result<(), ApiError> {
     let twice = RefCell::new(None);
     let mut json = serde_json::Deserializer::from_slice(body);
@@ -30,7 +30,7 @@ pub(super) fn check(body: &[u8]) -> Result<(), ApiError> {
     }
 }
 
-/// Reads any value and keeps nothing of it but the first key that stands twice.
+/// Reads any value and keeps only the first key that occurs twice.
 #[derive(Clone, Copy)]
 struct Unique<'a>(&'a RefCell<Option<String>>);
 

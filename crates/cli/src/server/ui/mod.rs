@@ -1,4 +1,4 @@
-//! The page: a few embedded files, no framework, nothing loaded from elsewhere.
+//! The web page: a few embedded files, no framework, nothing loaded from elsewhere.
 
 use super::state::App;
 use axum::Router;
@@ -7,12 +7,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use std::sync::Arc;
 
-/// Only our own files run or are shown; pictures also from what the user picked. Nothing may be framed or sent away.
+/// Only the server's own files run or are shown, and pictures that the user picked. The page cannot be framed and sends
+/// nothing elsewhere.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     img-src 'self' blob: data:; connect-src 'self'; manifest-src 'none'; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
 
-/// The page's routes.
+/// Returns the routes of the page.
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/", get(|| async { file("text/html; charset=utf-8", index()) }))
@@ -44,7 +45,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/examples/bars.png", example(include_bytes!("examples/bars.png")))
 }
 
-/// The page itself, which offers only what this build reads.
+/// Returns the page itself, which offers only the formats that this build reads.
 fn index() -> String {
     let mut page = include_str!("index.html").to_owned();
     for (is_read, offers) in [
@@ -59,8 +60,8 @@ fn index() -> String {
     page
 }
 
-/// A picture to click while the page is empty. The folder repeats the repository's `examples`, since cargo packs nothing
-/// outside a crate.
+/// A picture to click while the page is empty. The folder duplicates the repository's `examples`, since cargo packages
+/// nothing outside a crate.
 fn example(bytes: &'static [u8]) -> MethodRouter<Arc<App>> {
     get(move || async move { file("image/png", bytes) })
 }
@@ -69,7 +70,7 @@ fn file(content_type: &'static str, contents: impl IntoResponse) -> Response {
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),
         (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY)),
-        // the files belong to this binary: another version must not meet old ones
+        // the files belong to this binary: another version must not use old ones from a cache
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
         (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
         (HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin")),

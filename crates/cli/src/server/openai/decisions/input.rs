@@ -1,5 +1,5 @@
-//! What questions are about: messages, and calls of functions and tools with what came of them, which the model reads as
-//! texts. An output needs its call before it, as in OpenAI's API.
+//! The input of questions: messages, and calls of functions and tools with their outputs, which the model reads as
+//! text. An output must follow its call, as in OpenAI's API.
 
 use super::types::{Input, InputItem, ItemType};
 use crate::server::ask::{Turn, TurnPart};
@@ -10,10 +10,10 @@ use crate::server::openai::content::{Content, parts};
 use phi3v::chat_template::Role;
 use std::collections::HashMap;
 
-/// The input as turns of a conversation.
+/// Returns the input as turns of a conversation.
 ///
 /// # Errors
-/// The first field at fault.
+/// The first invalid field.
 pub(super) fn turns(input: Input, limits: &Limits) -> Result<Vec<Turn>, ApiError> {
     let items = match input {
         Input::Text(text) => return Ok(vec![Turn { role: Role::User, parts: vec![TurnPart::Text(text)] }]),
@@ -32,12 +32,12 @@ pub(super) fn turns(input: Input, limits: &Limits) -> Result<Vec<Turn>, ApiError
     items.into_iter().enumerate().map(turn).collect()
 }
 
-/// Names of what was called so far, by the kinds and the ids of the calls.
+/// The names of the functions and tools called so far, by the kind and id of each call.
 #[derive(Default)]
 struct Calls(HashMap<(ItemType, String), String>);
 
 impl Calls {
-    /// The turn of the item in the field `place`.
+    /// Returns the turn for the item in the field `place`.
     fn turn(&mut self, item: InputItem, place: &str) -> Result<Turn, ApiError> {
         check_fields(&item, place)?;
         let InputItem { r#type: kind, role, content, call_id, name, arguments, input, output, .. } = item;
@@ -62,7 +62,7 @@ impl Calls {
         }
     }
 
-    /// What came of a call of the kind `of`.
+    /// Returns the turn for the output of a call of kind `of`.
     fn output(
         &self,
         of: ItemType,
@@ -86,7 +86,7 @@ fn needed<T>(value: Option<T>, place: &str, field: &str) -> Result<T, ApiError> 
     value.ok_or_else(|| ApiError::invalid_value(place, format!("{place}: missing field `{field}`")))
 }
 
-/// Refuses fields of other kinds of items.
+/// Refuses fields that belong to other kinds of items.
 fn check_fields(item: &InputItem, place: &str) -> Result<(), ApiError> {
     let own: &[&str] = match item.r#type {
         ItemType::Message => &["role", "content", "phase"],

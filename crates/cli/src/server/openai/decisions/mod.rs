@@ -1,5 +1,5 @@
-//! `POST /v1/decisions`: how likely statements, choices and levels are. Nothing is generated: each possible answer is
-//! scored as the model's whole answer.
+//! `POST /v1/decisions`: how likely statements, choices and levels are. Nothing is generated; each possible answer is
+//! scored as if it were the model's whole answer.
 
 mod input;
 pub mod types;
@@ -27,12 +27,12 @@ use types::{
     InputTokensDetails, Level, LevelProbability, Question,
 };
 
-/// Questions of a request.
+/// Maximum number of questions in a request.
 const QUESTIONS_MAX: usize = 400;
 
-/// The ways to say that a statement is true. A model may write either, whatever it is told, and both count.
+/// The ways to say that a statement is true. A model may write either, whatever its instructions, and both count.
 const YES: [&str; 2] = ["yes", "Yes"];
-/// The ways to say that it is not.
+/// The ways to say that a statement is false.
 const NO: [&str; 2] = ["no", "No"];
 
 /// Decides all questions of a request.
@@ -62,17 +62,18 @@ pub async fn decisions(
     }
 }
 
-/// What the answer to a question needs to know of it.
+/// What is needed to build the answer to a question.
 enum Asked {
     Predicate { name: Option<String> },
     Choice { name: Option<String>, choices: Vec<Choice> },
     Score { name: Option<String>, levels: Vec<Level> },
 }
 
-/// The request in the server's own words, without a cache salt, and what its answers will need.
+/// Converts the request to the server's own types, without a cache salt. Also returns what is needed to build the
+/// answers.
 ///
 /// # Errors
-/// The first field at fault.
+/// The first invalid field.
 fn decide(request: DecisionRequest, limits: &Limits) -> Result<(Decide, Vec<Asked>), ApiError> {
     let count = request.questions.len();
     if !(1..=QUESTIONS_MAX).contains(&count) {
@@ -86,7 +87,7 @@ fn decide(request: DecisionRequest, limits: &Limits) -> Result<(Decide, Vec<Aske
     Ok((Decide { turns, questions, cache_salt: Default::default() }, asked))
 }
 
-/// A question with how it is to be answered, and what its answer needs to know.
+/// Converts a question, and returns with it what is needed to build its answer.
 fn question(index: usize, question: Question) -> Result<(DecideQuestion, Asked), ApiError> {
     let place = format!("questions[{index}].instructions");
     let asked = |instructions, field: &str, choices: Vec<String>, how: String| {
@@ -122,7 +123,8 @@ fn question(index: usize, question: Question) -> Result<(DecideQuestion, Asked),
     })
 }
 
-/// The answers that choices stand for. A text that looks as a truth value beside it is told apart by its quotation marks.
+/// Returns the answers for the choices. A text that looks like a truth value is put in quotation marks if that truth
+/// value is also a choice.
 fn values(choices: &[Choice]) -> Vec<String> {
     let answer = |choice: &Choice| match &choice.value {
         ChoiceValue::Bool(value) => value.to_string(),
@@ -134,7 +136,7 @@ fn values(choices: &[Choice]) -> Vec<String> {
     choices.iter().map(answer).collect()
 }
 
-/// The possible answers, each on a line, with their descriptions.
+/// Returns the possible answers, one per line, with their descriptions.
 fn listing<'a>(head: &str, values: &[String], descriptions: impl Iterator<Item = Option<&'a str>>) -> String {
     let mut text = head.to_owned();
     for (value, description) in values.iter().zip(descriptions) {
@@ -146,7 +148,7 @@ fn listing<'a>(head: &str, values: &[String], descriptions: impl Iterator<Item =
     text
 }
 
-/// The answers in the shape of the API.
+/// Returns the answers in the shape of the API.
 ///
 /// # Errors
 /// The request was cancelled, which only the engine itself can have done.

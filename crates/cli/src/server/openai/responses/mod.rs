@@ -1,5 +1,5 @@
 //! `POST /v1/responses`: the part of OpenAI's newer API that texts and pictures need. Nothing is stored, so
-//! `previous_response_id` is refused; the whole conversation comes with each request.
+//! `previous_response_id` is refused; each request contains the whole conversation.
 
 mod stream;
 pub mod types;
@@ -30,7 +30,7 @@ use types::{
     ResponseUsage, ResponsesRequest, TextFormat,
 };
 
-/// This API's words.
+/// The names of fields in this API.
 const NAMES: Names = Names { turns: "input", form: "text.format" };
 
 /// Answers a conversation.
@@ -112,7 +112,7 @@ fn ask(request: ResponsesRequest) -> Result<Ask, ApiError> {
         sampling: SamplingParams {
             temperature: request.temperature.unwrap_or(default.temperature),
             top_p: top_p(request.top_p),
-            // the probabilities of words and fields are made of the tokens'
+            // the probabilities of words and fields are computed from those of the tokens
             logprobs: request.include.filter(|include| !include.is_empty()).map(|_| 0),
             ..default
         },
@@ -129,7 +129,7 @@ fn turn(index: usize, message: InputMessage) -> Result<Turn, ApiError> {
     Ok(Turn { role, parts: content::parts(role, message.content, &format!("input[{index}].content"))? })
 }
 
-/// The text of an answer as it comes together, with what it carries.
+/// The text of an answer while it is generated, with its extras.
 pub(super) struct TextAnswer {
     extras: AnswerExtras,
     part: OutputText,
@@ -145,7 +145,7 @@ impl TextAnswer {
         self.add(&token.text, told);
     }
 
-    /// The whole text, with what came at its end.
+    /// Returns the whole text, with the extras that are complete at its end.
     fn finish(&mut self, text: &str) -> OutputText {
         let told = self.extras.finish(text);
         self.add(text, told);
@@ -179,7 +179,7 @@ async fn whole(
     }
 }
 
-/// The response with its answer.
+/// Returns the response with its answer.
 ///
 /// # Errors
 /// The answer was cancelled.

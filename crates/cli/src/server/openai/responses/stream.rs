@@ -1,4 +1,4 @@
-//! A streamed response: named events with a running number, as the official clients expect them.
+//! A streamed response: named events with sequence numbers, as the official clients expect them.
 
 use super::types::{OutputMessage, OutputText, ResponseObject};
 use super::{TextAnswer, complete};
@@ -18,7 +18,7 @@ pub(super) struct ResponseStream {
 }
 
 impl ResponseStream {
-    /// For a response without its answer.
+    /// Creates the renderer for a response without its answer.
     pub(super) fn new(response: ResponseObject, answer: TextAnswer) -> Self {
         Self { response, message_id: fresh_id("msg_"), answer, sequence_number: 0 }
     }
@@ -31,7 +31,7 @@ impl ResponseStream {
         queue.push(name, &fields);
     }
 
-    /// Queues an event about the one text of the one message.
+    /// Queues an event about the single text of the single message.
     fn push_part(&mut self, name: &str, mut fields: Value, queue: &mut Queue) {
         fields["item_id"] = json!(self.message_id);
         fields["output_index"] = json!(0);

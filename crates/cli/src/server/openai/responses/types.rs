@@ -209,7 +209,7 @@ pub struct OutputText {
 }
 
 impl OutputText {
-    /// A part with this text.
+    /// Creates a part with this text.
     pub fn new(text: String) -> Self {
         let (annotations, logprobs) = (Vec::new(), Vec::new());
         Self { r#type: "output_text", text, annotations, logprobs, words: None, fields: None }
