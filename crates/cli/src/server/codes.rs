@@ -12,7 +12,7 @@ macro_rules! codes {
         }
 
         impl Code {
-            /// All codes.
+            /// All codes, in the order in which they are listed here.
             pub const ALL: &[Self] = &[$($(Self::$code,)+)+];
 
             /// Returns the name that clients see.

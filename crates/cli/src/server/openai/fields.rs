@@ -120,7 +120,8 @@ fn is_neutral(name: &str, value: &Value) -> bool {
     // "auto" chooses a tool only if there are tools, and those are refused; it truncates an input only if it does not
     // fit, and that is refused too
     let auto = matches!(name, "tool_choice" | "function_call" | "truncation") && value == "auto";
-    empty || auto || value.to_string() == *neutral
+    let written = value.to_string();
+    empty || auto || written == *neutral
 }
 
 #[cfg(test)]
