@@ -65,7 +65,7 @@ pub(super) fn run(args: &DecideArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Scores the choices of questions about the same pictures, each as the end of an answer.
+/// Scores the choices of questions about the same pictures; the returned answer carries the scores at its end.
 ///
 /// # Errors
 /// Choices that are indistinguishable, the engine's refusal or failure, or Ctrl-C.
