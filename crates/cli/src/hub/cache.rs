@@ -99,9 +99,9 @@ impl RepoCache {
         self.cache.join(".locks").join(&self.folder).join(format!("{etag}.{ending}"))
     }
 
-    /// The file that is read by its name in the commit's folder: one of the hub's size that stands there in place of a link,
-    /// or else the blob. Where there are no links, it is the blob under another name, a copy of it, or, as the hub's own
-    /// tools have it, all that there is: they move a new blob. What a commit has never changes, and the file may be in use.
+    /// The path under which a file of the commit is read: a file of the hub's size that stands in the commit's folder in place
+    /// of a link, or else the blob. Without links, that file is a hard link to the blob, a copy, or the only instance: the hub's
+    /// own tools move a new blob there. A commit's contents never change, and the file may be in use.
     pub(super) fn read_as(&self, commit: &str, file: &RemoteFile) -> PathBuf {
         let path = self.snapshot_dir(commit).join(&file.name);
         let metadata = fs::symlink_metadata(&path).ok().filter(fs::Metadata::is_file);

@@ -158,7 +158,7 @@ fn is_safetensors(head: &[u8]) -> bool {
     (2..1 << 32).contains(&u64::from_le_bytes(*length)) && header.starts_with(b"{")
 }
 
-/// ISO media files: photos of phones, or videos.
+/// The kind of an ISO media file: a phone's picture, or a video.
 fn media(head: &[u8]) -> FileKind {
     match head.get(8..12).unwrap_or_default() {
         b"heic" | b"heix" | b"mif1" | b"msf1" | b"hevc" => FileKind::Picture("HEIC"),
@@ -167,7 +167,7 @@ fn media(head: &[u8]) -> FileKind {
     }
 }
 
-/// Whether a ZIP archive is PyTorch's, which begins with the pickle.
+/// The kind of a ZIP archive; PyTorch's archives begin with the pickle.
 fn zip(head: &[u8]) -> FileKind {
     let has = |name: &[u8]| head.windows(name.len()).any(|part| part == name);
     if has(b"data.pkl") {
@@ -179,7 +179,7 @@ fn zip(head: &[u8]) -> FileKind {
     }
 }
 
-/// The kind of text, if the file is text.
+/// The kind of a text file, if it is one.
 fn text(name: &str, head: &[u8]) -> FileKind {
     if name.ends_with(".onnx") {
         return FileKind::Weights("an ONNX file");
