@@ -127,7 +127,7 @@ pub enum Reason {
     Memory {
         /// The bytes they need.
         needed_bytes: u64,
-        /// What they may take, where that is known.
+        /// The bytes they may use, if known.
         limit_bytes: Option<u64>,
     },
     /// The system does not report it.
