@@ -1,4 +1,4 @@
-//! One answer: a request run to its end, told to a sink as it is made.
+//! Generates one answer: runs a request to its end and sends its text to a sink.
 
 use crate::error::CliError;
 use crate::interrupt::Interrupt;
@@ -15,7 +15,7 @@ use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-/// How often Ctrl-C is looked for while nothing else is done.
+/// Interval of checks for Ctrl-C while idle.
 const INTERRUPT_PERIOD: Duration = Duration::from_millis(50);
 
 /// Shows progress until the first token, and passes Ctrl-C on.
@@ -31,11 +31,11 @@ impl Observer for Watch<'_> {
     }
 }
 
-/// Runs `request`, writing its text to `out` token by token; an answer stopped by Ctrl-C ends as
+/// Runs `request`, writing its text to `out` token by token. An answer stopped by Ctrl-C ends as
 /// [`phi3v::engine::FinishReason::Cancelled`].
 ///
 /// # Errors
-/// The request's refusal or failure, or that `out` cannot be written to.
+/// The request is refused or fails, or `out` cannot be written to.
 pub fn generate<B: Backend>(
     engine: &mut Engine<B>,
     request: Request,
@@ -68,26 +68,26 @@ pub fn generate<B: Backend>(
     }
 }
 
-/// How far [`encode_pictures`] goes.
+/// When [`encode_pictures`] stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
-    /// All pictures are through the vision tower.
+    /// All pictures have passed through the vision tower.
     Encoded,
-    /// All pictures are prepared: what the tower has not done by then is left to their request.
+    /// All pictures are prepared; the rest of the vision tower's work is left to their request.
     Prepared,
 }
 
-/// Why an answer has ended at its limit of tokens.
+/// Why an answer was cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// It had as many as it may have.
+    /// The answer reached its limit of tokens.
     Limit,
-    /// There was no room for more in the context.
+    /// The context was full.
     Context,
 }
 
 impl Cut {
-    /// Of an answer in a context of `context_tokens`, if it was cut.
+    /// The reason, if an answer in a context of `context_tokens` was cut.
     #[must_use]
     pub fn of(answer: &Answer, context_tokens: usize) -> Option<Self> {
         let Finished { reason, usage, .. } = &answer.finished;
@@ -96,8 +96,7 @@ impl Cut {
     }
 }
 
-/// Says that an answer ends where it may have no more tokens, half a sentence or half a form. `room` says what makes room in a context
-/// that is full.
+/// Reports that an answer was cut, perhaps within a sentence or a form. `room` is the advice for a full context.
 pub fn tell_cut(answer: &Answer, cut: Option<Cut>, room: &str) {
     let tokens = count(answer.finished.usage.completion_tokens, "token");
     match cut {
@@ -107,8 +106,8 @@ pub fn tell_cut(answer: &Answer, cut: Option<Cut>, room: &str) {
     }
 }
 
-/// Says that the built-in model's answer is probably wrong where it was not sure of a word: a stranger cannot know what it can read.
-/// The answer's tokens have to have their log probabilities.
+/// Warns that the built-in model's answer is probably wrong if it was unsure of a word: newcomers cannot know what it can
+/// read. The answer's tokens must carry their log probabilities.
 pub fn tell_doubt(answer: &Answer) {
     let words = words(&answer.tokens, &answer.finished.text);
     let worst = words.iter().min_by(|a, b| a.p.total_cmp(&b.p)).filter(|word| word.p < EVEN_MIN);
@@ -118,16 +117,16 @@ pub fn tell_doubt(answer: &Answer) {
     }
 }
 
-/// A word without the quotation marks and stops that stand at it, so that it can be put in quotes.
+/// A word without surrounding quotation marks and punctuation, so that it can be quoted.
 fn bare(word: &str) -> &str {
     let bare = word.trim_matches(|letter: char| "\"'`“”„‟«»‘’‚‹›.,;:!?()[]".contains(letter));
     if bare.is_empty() { word } else { bare }
 }
 
-/// The next picture, which is being prepared elsewhere.
+/// Receives the next picture from the thread that prepares it.
 ///
 /// # Errors
-/// It could not be prepared, or Ctrl-C.
+/// The picture could not be prepared, or Ctrl-C was pressed.
 pub fn next_picture(
     coming: &Coming<Result<NamedImage, NamedImageError>>,
     interrupt: &Interrupt,
@@ -142,16 +141,16 @@ pub fn next_picture(
     }
 }
 
-/// That these pictures, of so many tokens together, exceed the context.
+/// The error for pictures that together exceed the context.
 fn too_many(pictures: &[NamedImage], rows: usize, context: usize) -> CliError {
     let of_pages = pictures.iter().any(|picture| file_and_page(&picture.name).1.is_some());
     let of_frames = pictures.iter().any(|picture| picture.time.is_some());
     CliError::Pictures { rows, context, of_pages, of_frames }
 }
 
-/// Sends pictures through the vision tower while others are still being prepared elsewhere, and returns all of them with
-/// the time it took; tells of pages that lack something. What has come is taken before each step, so that little is done for a
-/// request that cannot be run: one with a picture that cannot be read, or with more than fits into the context.
+/// Sends pictures through the vision tower while others are still being prepared on another thread. Returns all pictures
+/// and the time taken, and reports incomplete pages. Arrived pictures are received before each step, so that little work is
+/// wasted on a request that cannot run: one with an unreadable picture, or with more than fits into the context.
 ///
 /// # Errors
 /// A picture that could not be prepared, more pictures than fit into the context, or Ctrl-C.
@@ -172,14 +171,14 @@ pub fn encode_pictures<B: Backend>(
                 let Some(picture) = pictures.last() else { continue };
                 rows += picture.inputs.num_img_tokens();
                 if rows > engine.context_tokens() {
-                    // whoever reads on ends with the channel
+                    // the reading thread ends when the channel closes
                     return Err(too_many(&pictures, rows, engine.context_tokens()));
                 }
                 engine.encode_ahead(&picture.inputs, &CacheSalt::default());
                 continue;
             }
             Err(_) if interrupt.requested() => return Err(CliError::Interrupted),
-            // there are no more
+            // no more pictures will come
             Err(RecvTimeoutError::Disconnected) if !has_work || until == Until::Prepared => break,
             Err(_) => {}
         }

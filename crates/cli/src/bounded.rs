@@ -1,15 +1,14 @@
-//! Files and stdin that are read whole, each with a limit: a wrong name, or a device that never ends, must not fill the
-//! memory.
+//! Reads whole files and stdin up to a limit: a wrong name, or an endless device, must not fill the memory.
 
 use crate::paths::open_named;
 use phi3v::files::read_to_limit;
 use std::io::{self, BufRead, ErrorKind, Read};
 use std::path::Path;
 
-/// Bytes of a text that a model is given at once. The largest context, 131,072 tokens, holds some 0.5 MiB of English.
+/// Most bytes of a text given to a model. The largest context, 131,072 tokens, holds about 0.5 MiB of English.
 pub const TEXT_BYTES_MAX: usize = 1 << 20;
 
-/// Reads a file of at most `bytes_max` bytes, to its end.
+/// Reads a whole file of at most `bytes_max` bytes.
 ///
 /// # Errors
 /// As for [`open_named`], or [`ErrorKind::FileTooLarge`].
@@ -18,18 +17,18 @@ pub fn read(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     if bytes.len() > bytes_max { Err(too_large("it", bytes_max)) } else { Ok(bytes) }
 }
 
-/// Reads a text file of at most `bytes_max` bytes, to its end.
+/// Reads a whole text file of at most `bytes_max` bytes.
 ///
 /// # Errors
-/// As [`read`], or [`ErrorKind::InvalidData`] for what is not UTF-8.
+/// As for [`read`], or [`ErrorKind::InvalidData`] if the file is not UTF-8.
 pub fn read_text(path: &Path, bytes_max: usize) -> io::Result<String> {
     text(read(path, bytes_max)?)
 }
 
-/// Reads a line of at most `bytes_max` bytes, which its end does not count as; `None` at the end of the input.
+/// Reads a line of at most `bytes_max` bytes, not counting its line break; `None` at the end of the input.
 ///
 /// # Errors
-/// As [`read_text`]. The rest of a line that is too long stays unread.
+/// As for [`read_text`]. The rest of a line that is too long remains unread.
 pub fn read_line(input: &mut impl BufRead, bytes_max: usize) -> io::Result<Option<String>> {
     let mut line = Vec::new();
     input.take(bytes_max as u64 + 1).read_until(b'\n', &mut line)?;
@@ -39,7 +38,7 @@ pub fn read_line(input: &mut impl BufRead, bytes_max: usize) -> io::Result<Optio
     if line.is_empty() { Ok(None) } else { text(line).map(Some) }
 }
 
-/// The error for a text that is too long: what it is, and the limit in bytes.
+/// The error for a text that is too long: what kind of text, and the limit in bytes.
 #[must_use]
 pub fn too_large(what: &str, bytes_max: usize) -> io::Error {
     io::Error::new(ErrorKind::FileTooLarge, format!("{what} has more than {bytes_max} bytes, the limit"))

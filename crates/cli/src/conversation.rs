@@ -1,4 +1,4 @@
-//! The library's conversation, of pictures and flags.
+//! Builds the library's conversation from pictures and flags.
 
 use crate::args::GenerationArgs;
 use crate::error::CliError;
@@ -7,34 +7,33 @@ use crate::sources::{NamedImage, times_of};
 use phi3v::engine::Request;
 use std::sync::Arc;
 
-/// What was said so far; pictures are numbered over the whole conversation.
+/// The conversation so far; pictures are numbered over the whole conversation.
 #[derive(Clone, Debug, Default)]
 pub struct Conversation(phi3v::Conversation);
 
 impl Conversation {
-    /// A conversation that begins with a system message, if there are instructions, and has no question yet.
+    /// Starts a conversation with a system message, if there are instructions, and without a question.
     #[must_use]
     pub fn new(system: Option<&str>) -> Self {
         Self(phi3v::Conversation::new(system))
     }
 
-    /// Adds a question about `pictures`, which are new, and about those that were given before. When frames of videos are
-    /// shown is told before it.
+    /// Adds a question about the new `pictures` and the earlier ones. The times of a video's frames precede the question.
     pub fn ask(&mut self, pictures: &[NamedImage], question: &str) {
         let times = times_of(pictures, self.0.images().len() + 1);
         let question = times.map_or_else(|| question.to_owned(), |times| format!("{times}\n{question}"));
         self.0.ask(pictures.iter().map(|picture| Arc::clone(&picture.inputs)), &question);
     }
 
-    /// Adds what the model said, which later questions can then refer to.
+    /// Adds the model's answer, which later questions can refer to.
     pub fn answered(&mut self, text: String) {
         self.0.answered(text);
     }
 
-    /// The request for the next answer.
+    /// Makes the request for the next answer.
     ///
     /// # Errors
-    /// The prompt leaves no tokens of the context for an answer, or too few for the one asked for.
+    /// The prompt leaves no room for an answer in the context, or too little for the requested one.
     pub fn request(
         &self,
         runtime: &Runtime,

@@ -1,26 +1,26 @@
-//! Room on disks.
+//! Free space on disks.
 
 use phi3v::memory::size;
 use std::path::Path;
 
-/// Free space that is left on the disk by what phi3v puts there: 268 MB.
+/// Free space that phi3v leaves on a disk: 268 MB.
 pub const RESERVE_BYTES: u64 = 256 << 20;
 
-/// Free bytes where `path` is or will be.
+/// Free bytes on the disk where `path` is or will be.
 ///
 /// # Errors
-/// The system's refusal.
+/// The system's error.
 pub fn available(path: &Path) -> std::io::Result<u64> {
     let there = path.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
-    // Windows asks about long paths by their full names alone
+    // Windows needs the full form of long paths
     fs4::available_space(there.canonicalize().unwrap_or_else(|_| there.to_owned()))
 }
 
-/// What a disk without room refuses, in a message: `needed` bytes were still to be written.
+/// Describes a full disk in a message: `needed` bytes were still to be written.
 #[must_use]
 pub fn shortage(needed: u64, available: u64) -> String {
     let cause = if available > needed {
-        // no inode is left, or the user may have no more
+        // no inode is free, or the user's quota is exhausted
         "the disk takes no more files or has a quota"
     } else {
         "the disk is full, or the user's share of it"
@@ -29,7 +29,7 @@ pub fn shortage(needed: u64, available: u64) -> String {
     format!("{cause}: {needed}{} are free", size(available))
 }
 
-/// A disk with so many bytes left, for tests.
+/// A disk with the given number of free bytes, for tests.
 #[cfg(test)]
 pub(crate) struct Disk(pub(crate) usize);
 

@@ -1,4 +1,4 @@
-//! What the `phi3v` binary does, for it and for programs that bring the command along.
+//! The entry point of the `phi3v` binary and of programs that include the command.
 
 use crate::args::Cli;
 use crate::error::{CliError, ExitCode};
@@ -6,11 +6,11 @@ use crate::{commands, documents, sys, terminal};
 use std::ffi::OsString;
 use std::io::Write;
 
-/// Runs the command line `words`, the program's name first, and returns the number to exit with. Ctrl-C is taken over
-/// where the command needs it, and may end the process.
+/// Runs the command line `words`, which starts with the program's name, and returns the exit code. Installs a Ctrl-C
+/// handler if the command needs one, which may end the process.
 #[must_use]
 pub fn main(words: Vec<OsString>) -> u8 {
-    // one that draws for another: nothing of the command line is its business
+    // a worker that draws for another process: it has no command line to parse
     if documents::worker::is_asked_for(&words) {
         return documents::worker::main();
     }
@@ -28,12 +28,12 @@ fn run(words: Vec<OsString>) -> Result<u8, CliError> {
     sys::outlive_size_limits();
     let cli = match Cli::from_words(words) {
         Ok(cli) => cli,
-        // wrong usage; it keeps its number where it cannot be told
+        // wrong usage; the exit code is kept even if the message cannot be written
         Err(told) if told.use_stderr() => {
             let _ = told.print();
             return Ok(ExitCode::Usage as u8);
         }
-        // help, and the version
+        // help, or the version
         Err(asked) => {
             asked.print().and_then(|()| std::io::stdout().flush()).map_err(CliError::Output)?;
             return Ok(0);

@@ -1,4 +1,4 @@
-//! What a command ends with when it does not succeed.
+//! Errors that end a command.
 
 use crate::batch::BatchError;
 use crate::decide::InputError;
@@ -18,31 +18,31 @@ use phi3v::weights::convert::ConvertError;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a command failed: each variant is a sentence for people, has an exit code and mostly a hint.
+/// Why a command failed: each variant has a message, an exit code and usually a hint.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
-    /// What the library refuses, with its reason.
+    /// An error of the library, with its reason.
     #[error(transparent)]
     Phi3V(#[from] phi3v::Error),
     /// The model cannot be found or downloaded.
     #[error(transparent)]
     Hub(#[from] HubError),
-    /// `demo` where a folder is needed.
+    /// `demo` given where a folder is needed.
     #[error("the demo model is part of phi3v and has no folder")]
     DemoIsBuiltIn,
     /// A picture that cannot be read, fetched or decoded.
     #[error(transparent)]
     Picture(#[from] NamedImageError),
-    /// More tokens or memory than there is room for, where the command has no `--context` and plans for what it asks.
+    /// More tokens or memory than available, in a command without `--context` that plans for exactly its request.
     #[error("{0}")]
     Fixed(phi3v::Error),
-    /// A model that the memory or the device cannot take.
+    /// A model that does not fit the memory or the device.
     #[error(transparent)]
     Unfit(#[from] Unfit),
-    /// More pictures than fit into the context, of which no more are read.
+    /// The pictures read so far exceed the context; no more are read.
     #[error("the pictures have {} or more, which exceed the context of {}", count(*.rows, "token"), count(*.context, "token"))]
     Pictures {
-        /// Tokens of those that were read.
+        /// Tokens of the pictures read.
         rows: usize,
         /// Tokens that fit into the context.
         context: usize,
@@ -51,81 +51,81 @@ pub enum CliError {
         /// Whether frames of a video are among them.
         of_frames: bool,
     },
-    /// The model, the memory or the device cannot take what is to be measured.
+    /// The model, the memory or the device cannot handle the benchmark.
     #[error(transparent)]
     Bench(phi3v::Error),
-    /// `-` where questions come from stdin.
+    /// `-` as a picture although questions come from stdin.
     #[error("stdin cannot be a picture here: the questions come from it")]
     StdinTaken,
-    /// A picture where the question should be.
+    /// A picture given in place of the question.
     #[error("no question was given{}", .names.last().map_or(String::new(), |last| format!(": {last} is a picture")))]
     NoQuestion {
-        /// All arguments, pictures every one; none where the picture is taken from the clipboard or the screen.
+        /// All arguments, each of them a picture; empty if the picture comes from the clipboard or the screen.
         names: Vec<String>,
     },
-    /// A preset of another name.
+    /// An unknown preset.
     #[error("there is no preset {name}")]
     NoPreset {
         /// As the user gave it.
         name: String,
     },
-    /// A file with a schema that is none.
+    /// A schema file that is not valid JSON.
     #[error("the schema in {path} is not valid JSON: {reason}")]
     Schema {
         /// The file's path, as the user gave it.
         path: String,
-        /// What the reader of JSON says.
+        /// The JSON parser's message.
         reason: String,
     },
     /// An answer that cannot be a table.
     #[error("the answer is no table: {reason}")]
     NoTable {
-        /// Why it is none.
+        /// Why the answer is not a table.
         reason: &'static str,
         /// What to do about it.
         hint: &'static str,
     },
-    /// No words in the question.
+    /// A question without words.
     #[error("the question is empty")]
     EmptyQuestion,
-    /// No words in a question that a flag has.
+    /// A question without words, given by a flag.
     #[error("the question is empty")]
     EmptyPrompt,
-    /// The words of a question, each given as a word of its own and taken for a picture.
+    /// The words of an unquoted question, taken for pictures.
     #[error(transparent)]
     LooseQuestion(Box<LooseQuestion>),
-    /// A line of `chat` that is no question and no command.
+    /// A line of `chat` that is neither a question nor a command.
     #[error("{message}")]
     ChatCommand {
         /// What is wrong with it.
         message: String,
     },
-    /// A model that is in another format than the one that is asked for.
+    /// A model that is already quantized to another format than requested.
     #[error("{name} is quantized to {quant} already")]
     Quantized {
-        /// What the model is called.
+        /// Name of the model.
         name: String,
-        /// The format it is in.
+        /// The model's format.
         quant: &'static str,
     },
-    /// A model that others are to be compared with, and that could only be compared with itself.
+    /// A quantized model as the reference of a comparison, where it could only be compared with itself.
     #[error("{name} is quantized to {quant} already")]
     QuantizedReference {
-        /// What the model is called.
+        /// Name of the model.
         name: String,
-        /// The format it is in.
+        /// The model's format.
         quant: &'static str,
     },
-    /// A result in the place of what it is made from.
+    /// An output that would overwrite its input.
     #[error("writing {path} would destroy the model that it is made from")]
     OverwritesModel {
-        /// Where it was to go.
+        /// Path of the output.
         path: String,
     },
-    /// A question in another encoding.
+    /// A question that is not UTF-8.
     #[error("the question is not UTF-8 text")]
     QuestionText,
-    /// Something has the name of what is to be written.
+    /// The output's path already exists.
     #[error("{path} exists already")]
     Exists {
         /// Path of the file.
@@ -137,12 +137,12 @@ pub enum CliError {
         /// Path of the unfinished file.
         path: String,
     },
-    /// The disk has become full while something was written.
+    /// The disk became full during a write.
     #[error("cannot write {path}: {}", disk::shortage(*.needed, *.available))]
     DiskFull {
         /// Path of the file.
         path: String,
-        /// Bytes that it takes.
+        /// Bytes needed.
         needed: u64,
         /// Bytes that are free on the disk.
         available: u64,
@@ -155,33 +155,33 @@ pub enum CliError {
         size(*.available)
     )]
     Disk {
-        /// Where it was to go.
+        /// Path of the output.
         path: String,
-        /// Bytes that it takes.
+        /// Bytes needed.
         needed: u64,
         /// Bytes that are free on the disk.
         available: u64,
     },
-    /// Why a batch could not begin, or not go on.
+    /// Why a batch could not begin or continue.
     #[error(transparent)]
     Batch(#[from] BatchError),
     /// Questions or labels that cannot be used.
     #[error(transparent)]
     Decide(#[from] InputError),
-    /// A file or folder that a flag names and that cannot be read.
+    /// A file or folder named by a flag that cannot be read.
     #[error("cannot read {path}: {}", system_words(.error))]
     Unreadable {
         /// The path, as the user gave it.
         path: String,
         /// Why it cannot be read.
         error: io::Error,
-        /// What the user can do, where that is something else than of other files.
+        /// A hint that replaces the usual one for files.
         hint: Option<String>,
     },
-    /// What a flag names can be read, and not used.
+    /// A file named by a flag that can be read but not used.
     #[error("{message}")]
     Unusable {
-        /// What is wrong with it, one sentence.
+        /// What is wrong, in one sentence.
         message: String,
         /// What the user can do.
         hint: Option<String>,
@@ -189,33 +189,33 @@ pub enum CliError {
     /// Any other file that cannot be read or written.
     #[error("cannot {action} {path}: {}", system_words(.error))]
     File {
-        /// What was tried, `read` or `write`.
+        /// The attempted action, `read` or `write`.
         action: &'static str,
         /// Path of the file.
         path: String,
-        /// Why the system refuses it.
+        /// Why the system refuses the action.
         error: io::Error,
     },
-    /// The server cannot start, or had to end.
+    /// The server cannot start, or had to stop.
     #[error("{message}")]
     Server {
-        /// What is wrong, one sentence.
+        /// What is wrong, in one sentence.
         message: String,
         /// What to do about it.
         hint: Option<String>,
     },
-    /// No server where one was asked whether it lives.
+    /// No healthy server answered the health check.
     #[error("{url} does not answer as a healthy server: {reason}")]
     Unhealthy {
-        /// What was asked for.
+        /// The requested address.
         url: String,
-        /// What came instead of a yes.
+        /// What came instead of a healthy answer.
         reason: String,
     },
     /// stdout cannot be written to.
     #[error("cannot write to stdout: {}", unwritten(.0))]
     Output(io::Error),
-    /// Any of the others in `chat`, where other things can be done about it.
+    /// Any other error within `chat`, with hints that apply there.
     #[error(transparent)]
     InChat(Box<Self>),
     /// The user pressed Ctrl-C.
@@ -223,15 +223,15 @@ pub enum CliError {
     Interrupted,
 }
 
-/// A model that the memory or the device cannot take, and what would fit.
+/// A model that does not fit the memory or the device, and what would fit.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{error}")]
 pub struct Unfit {
     /// Why it does not fit.
     pub error: MemoryError,
-    /// Tokens of the context with which it would fit if its weights were quantized to q4; `None` where they are, or it would not.
+    /// Tokens of the context with which the q4 model would fit; `None` if it is already quantized so, or would not fit.
     pub q4_context: Option<usize>,
-    /// Whether the processor would have room for it, where it is to run on a card.
+    /// Whether the processor has room for the model, if a card was to run it.
     pub on_processor: bool,
 }
 
@@ -241,23 +241,23 @@ impl From<MemoryError> for Unfit {
     }
 }
 
-/// A picture that is not there, and the question that its name is rather a word of.
+/// A missing picture whose name is probably a word of an unquoted question.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct LooseQuestion {
-    /// Why there is no picture of that name.
+    /// Why there is no picture with that name.
     pub error: NamedImageError,
-    /// The words from the first that is no picture, with blanks between them.
+    /// The words from the first that is not a picture, separated by blanks.
     pub question: String,
 }
 
-/// The numbers that a command can end with, as `phi3v --help` explains them to scripts.
+/// The exit codes of a command, as `phi3v --help` documents them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ExitCode {
-    /// Anything without a number of its own.
+    /// Any failure without a code of its own.
     Failure = 1,
-    /// Wrong usage; clap's own number.
+    /// Wrong usage; the code that clap uses.
     Usage = 2,
     /// A picture cannot be read.
     Picture = 3,
@@ -265,20 +265,20 @@ pub enum ExitCode {
     Model = 4,
     /// Memory or context are too small.
     Memory = 5,
-    /// A batch is done, and some of its inputs have an error instead of an answer.
+    /// A batch is done, and some inputs have an error instead of an answer.
     SomeFailed = 6,
-    /// 128 + SIGINT, as shells have it.
+    /// 128 + SIGINT, as in shells.
     Interrupted = 130,
 }
 
 impl CliError {
-    /// The error for a file or folder that a flag names and that cannot be read.
+    /// The error for a file or folder named by a flag that cannot be read.
     #[must_use]
     pub fn unreadable(path: &Path, error: io::Error) -> Self {
         Self::Unreadable { path: path.display().to_string(), error, hint: None }
     }
 
-    /// The error for a file of `needed` bytes that could not be written; 0 where the size is not known.
+    /// The error for a file of `needed` bytes that could not be written; 0 if the size is unknown.
     #[must_use]
     pub fn written(error: WriteError, needed: u64) -> Self {
         let text = |path: PathBuf| path.display().to_string();
@@ -296,7 +296,7 @@ impl CliError {
         }
     }
 
-    /// The number that the program ends with, by the area that refused.
+    /// The program's exit code for this error.
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
@@ -340,13 +340,13 @@ impl CliError {
         }
     }
 
-    /// The same error with the hints of `chat`, where flags are of no use any more.
+    /// The same error with the hints of `chat`, where flags no longer help.
     #[must_use]
     pub fn in_chat(self) -> Self {
         if matches!(self, Self::InChat(_)) { self } else { Self::InChat(Box::new(self)) }
     }
 
-    /// Whether the reader of stdout has left, which is no failure.
+    /// Whether the reader of stdout has closed it, which is not a failure.
     #[must_use]
     pub fn is_closed_pipe(&self) -> bool {
         match self {
@@ -357,7 +357,7 @@ impl CliError {
     }
 }
 
-/// Why stdout could not be written to. A full disk is called so everywhere.
+/// Why stdout could not be written to. A full disk has the same message on every system.
 fn unwritten(error: &io::Error) -> String {
     if phi3v::files::is_full(error) { "the disk is full".to_owned() } else { system_words(error) }
 }
@@ -392,7 +392,7 @@ fn batch_code(error: &BatchError) -> ExitCode {
     }
 }
 
-/// The area that refused decides.
+/// The exit code of a library error, by the area that caused it.
 fn library_code(error: &phi3v::Error) -> ExitCode {
     use phi3v::Error;
     match error.root() {
@@ -405,7 +405,7 @@ fn library_code(error: &phi3v::Error) -> ExitCode {
         Error::Backend(error) => match error {
             BackendError::OutOfMemory { .. } => ExitCode::Memory,
             BackendError::MatrixSize { .. } | BackendError::MatrixShape { .. } => ExitCode::Model,
-            // a card that is lost, as a batch has it
+            // a lost card, as in a batch
             _ => ExitCode::Failure,
         },
         Error::Sampler(SamplerError::BadLogit { .. }) => ExitCode::Model,

@@ -1,4 +1,4 @@
-//! The values of an answer that has a form, as they are told: by their paths, with their probabilities.
+//! The values of an answer that has a form, by path, with their probabilities.
 
 use phi3v::fields::Field;
 use schemars::JsonSchema;
@@ -7,36 +7,35 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashSet};
 
-/// Values by JSON Pointers, in the order of the answer.
+/// Values by JSON Pointer, in the order of the answer.
 #[derive(Clone, Debug, PartialEq, JsonSchema)]
 #[schemars(with = "BTreeMap<String, FieldValue>")]
 pub struct FieldMap(Vec<(String, FieldValue)>);
 
-/// A value of an answer, and how sure the model was of it.
+/// A value of an answer, with the model's confidence.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct FieldValue {
-    /// The value itself, as the answer has it.
+    /// The value as in the answer.
     pub value: Value,
-    /// The least probability of its tokens.
+    /// The lowest probability of its tokens.
     #[serde(serialize_with = "short")]
     #[schemars(with = "f32")]
     pub p: f32,
 }
 
-/// Writes a number with the digits that it takes, wherever it goes: what passes through a JSON value would have those of
-/// twice its size.
+/// Serializes a number with its shortest digits, also through a JSON value, which would otherwise show the digits of an `f64`.
 ///
 /// # Errors
-/// The serializer's.
+/// The serializer's error.
 pub fn short<S: Serializer>(number: &f32, serializer: S) -> Result<S::Ok, S::Error> {
-    // the shortest digits that give it back
+    // the shortest digits that parse to the same number
     serializer.serialize_f64(number.to_string().parse().unwrap_or_else(|_| f64::from(*number)))
 }
 
-/// As [`short`], for a number that may be missing.
+/// Like [`short`], for an optional number.
 ///
 /// # Errors
-/// The serializer's.
+/// The serializer's error.
 pub fn short_or_null<S: Serializer>(number: &Option<f32>, serializer: S) -> Result<S::Ok, S::Error> {
     match number {
         Some(number) => short(number, serializer),
@@ -45,7 +44,7 @@ pub fn short_or_null<S: Serializer>(number: &Option<f32>, serializer: S) -> Resu
 }
 
 impl From<Vec<Field>> for FieldMap {
-    /// Of members that have the same name, which readers of JSON may take the last of, the last is kept.
+    /// Of members with the same name, the last is kept, as by many JSON parsers.
     fn from(fields: Vec<Field>) -> Self {
         let mut known = HashSet::new();
         let last_first = fields.into_iter().rev().filter(|field| known.insert(field.path.clone()));

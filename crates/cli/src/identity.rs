@@ -1,5 +1,5 @@
-//! What changes whenever a file's contents may have: a look at it that costs nothing, and notes of files that were read in
-//! full and found right.
+//! Detects cheaply whether a file's contents may have changed, and stores notes about files whose contents were read in full
+//! and found right.
 
 use crate::paths::noted_text;
 use crate::sys::changed;
@@ -8,9 +8,9 @@ use std::fs::Metadata;
 use std::path::Path;
 use std::time::SystemTime;
 
-/// Size, time of change of the contents, and the time of any change at all, which no program can set back; so that moving a
-/// file or changing its permissions changes it too. On Windows the last is when the file was made, and what writes over a file
-/// and sets its time back is not noticed.
+/// Size, modification time, and the time of the last change of any kind, which programs cannot set back; moving a file or
+/// changing its permissions thus changes the identity too. On Windows the last is the creation time, so a file that was
+/// overwritten and had its modification time set back is not detected.
 #[must_use]
 pub fn identity(metadata: &Metadata) -> String {
     let since = |time: std::io::Result<SystemTime>| {
@@ -21,21 +21,21 @@ pub fn identity(metadata: &Metadata) -> String {
     format!("{} {} {}", metadata.len(), since(metadata.modified()), changed(metadata))
 }
 
-/// The identity of the file at `path`; none where there is none.
+/// The identity of the file at `path`; `None` if there is no file.
 #[must_use]
 pub fn identity_of(path: &Path) -> Option<String> {
     std::fs::metadata(path).ok().map(|metadata| identity(&metadata))
 }
 
-/// Whether the file `note` holds this identity: whoever left it there had found a file of that identity right.
+/// Whether the file `note` contains this identity, which was left when the file's contents were found right.
 #[must_use]
 pub fn is_noted(note: &Path, identity: &str) -> bool {
-    /// More than an identity.
+    /// Longer than any identity.
     const BYTES_MAX: u64 = 1000;
     noted_text(note, BYTES_MAX).is_some_and(|noted| noted == identity)
 }
 
-/// Leaves a note that the file of that identity is right. Where it cannot be left, the file is read again next time.
+/// Writes a note that the file with this identity is right. If that fails, the file is read again next time.
 pub fn note_right(note: &Path, identity: &str) {
     let write = || {
         let mut file = NewFile::create(note, Existing::Replace)?;

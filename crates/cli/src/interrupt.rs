@@ -1,5 +1,5 @@
-//! Ctrl-C stops the answer that is being made; where none is, or pressed again, it stops the program. One that stays where none is
-//! says so first.
+//! Ctrl-C stops the current answer. With no answer running, or pressed again, it ends the program; a program meant to stay
+//! (`chat`) warns first.
 
 use crate::sys::termination;
 use crate::{note, tell};
@@ -13,33 +13,33 @@ const ELSEWHERE: u8 = 3;
 const STAYING: u8 = 4;
 const WARNED: u8 = 5;
 
-/// Printed where Ctrl-C stops neither an answer nor the program.
+/// Printed if Ctrl-C stops neither an answer nor the program.
 pub const HOW_TO_LEAVE: &str = "(Ctrl-D or /quit to leave)";
 
-/// Printed where the next Ctrl-C ends a program that would stay.
+/// Printed if the next Ctrl-C ends a program that would stay.
 const ONCE_MORE: &str = "(stopping; Ctrl-C once more ends chat)";
 
 static SHARED: OnceLock<Interrupt> = OnceLock::new();
 
-/// What Ctrl-C asked for and what it may stop now; shared with the handler of the signal.
+/// The state of Ctrl-C: what was requested and what may be stopped; shared with the signal handler.
 #[derive(Clone, Debug, Default)]
 pub struct Interrupt(Arc<State>);
 
 #[derive(Debug)]
 struct State {
     now: AtomicU8,
-    /// What it is between answers.
+    /// The state between answers.
     at_rest: AtomicU8,
 }
 
-/// What a press of Ctrl-C means.
+/// The effect of a press of Ctrl-C.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Press {
-    /// The answer that is being made is to stop, or somebody else acts on it.
+    /// The current answer stops, or other code handles the press.
     Taken,
-    /// Nothing is answered, and the program is to stay.
+    /// No answer is running, and the program stays.
     Stay,
-    /// The answer has not stopped yet, and the next press ends a program that is to stay.
+    /// The answer has not stopped yet; the next press ends a program that would stay.
     Warn,
     /// The program ends at once.
     End,
@@ -52,14 +52,15 @@ impl Default for State {
 }
 
 impl Interrupt {
-    /// Takes Ctrl-C over, once for the whole program. Where the system refuses, it goes on ending the program.
+    /// Installs the Ctrl-C handler, once per process. If the system refuses, Ctrl-C still ends the program.
     #[must_use]
     pub fn install() -> Self {
         SHARED.get_or_init(Self::set_handler).clone()
     }
 
-    /// Leaves Ctrl-C to the program that this code is a part of, once for all: nothing here takes it over afterwards. Who
-    /// acts on it tells what is being made that it was given up.
+    /// Leaves Ctrl-C to the host program permanently: nothing here handles it afterwards. The host's handler reports to
+    /// running
+    /// work that it was given up.
     pub fn leave_to_host() {
         SHARED.get_or_init(Self::default);
     }
@@ -79,14 +80,14 @@ impl Interrupt {
         interrupt
     }
 
-    /// Notes a press of Ctrl-C.
+    /// Handles a press of Ctrl-C.
     fn press(&self) -> Press {
         let State { now, at_rest } = &*self.0;
         let becomes = |from, to| now.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst);
         match becomes(ANSWERING, STOPPING) {
             Ok(_) | Err(ELSEWHERE) => Press::Taken,
             Err(STAYING) => Press::Stay,
-            // a step of a large model takes seconds, and who waits presses again
+            // a step of a large model takes seconds, and waiting users press again
             Err(STOPPING) if at_rest.load(Ordering::SeqCst) == STAYING => {
                 becomes(STOPPING, WARNED).map_or(Press::Taken, |_| Press::Warn)
             }
@@ -94,48 +95,49 @@ impl Interrupt {
         }
     }
 
-    /// From here on Ctrl-C does nothing here, where it was taken over at all: somebody else acts on it.
+    /// From here on, an installed handler ignores Ctrl-C: other code handles it.
     pub fn leave_to_others() {
         if let Some(interrupt) = SHARED.get() {
             interrupt.0.now.store(ELSEWHERE, Ordering::SeqCst);
         }
     }
 
-    /// From here on Ctrl-C does not stop the program where nothing is answered. A terminal without line editing sends
-    /// it as a signal at the prompt too, and every terminal does between an answer and the prompt.
+    /// From here on, Ctrl-C does not end the program while no answer is running. A terminal without line editing sends the
+    /// signal
+    /// at the prompt too, and every terminal does between an answer and the prompt.
     pub fn stay(&self) {
         self.0.at_rest.store(STAYING, Ordering::SeqCst);
         self.end_answer();
     }
 
-    /// From here on Ctrl-C stops the answer that is being made, and not the program.
+    /// From here on, Ctrl-C stops the current answer instead of the program.
     pub fn begin_answer(&self) {
         self.0.now.store(ANSWERING, Ordering::SeqCst);
     }
 
-    /// From here on Ctrl-C stops the program, unless it is to [`stay`](Self::stay).
+    /// From here on, Ctrl-C ends the program, unless it is to [`stay`](Self::stay).
     pub fn end_answer(&self) {
         self.0.now.store(self.0.at_rest.load(Ordering::SeqCst), Ordering::SeqCst);
     }
 
-    /// Whether Ctrl-C was pressed since the answer began, which is then to be stopped.
+    /// Whether Ctrl-C was pressed since the answer began, so that the answer must stop.
     #[must_use]
     pub fn requested(&self) -> bool {
         matches!(self.0.now.load(Ordering::SeqCst), STOPPING | WARNED)
     }
 }
 
-/// Whether a signal has asked to end in order. A second one ends the program at once.
+/// Whether a signal requested an orderly end. A second one ends the program at once.
 #[derive(Clone, Debug, Default)]
 pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// Listens for Ctrl-C and SIGTERM on `runtime`. Where the system refuses, they go on ending the program.
+    /// Listens for Ctrl-C and SIGTERM on `runtime`. If the system refuses, they still end the program.
     #[must_use]
     pub fn on_signals(runtime: &tokio::runtime::Handle) -> Self {
         let stop = Self::default();
         let told = stop.clone();
-        // quantizing at the start leaves a handler that ends the program at once
+        // quantizing at startup installs a handler that ends the program at once
         Interrupt::leave_to_others();
         runtime.spawn(async move {
             if termination().await.is_err() {
@@ -150,7 +152,7 @@ impl Stop {
         stop
     }
 
-    /// Whether one has come.
+    /// Whether a signal has arrived.
     #[must_use]
     pub fn requested(&self) -> bool {
         self.0.load(Ordering::SeqCst)

@@ -1,9 +1,9 @@
 //! The phi3v command, as a library so that tests can call it in process.
 //!
-//! stdout carries answers, stderr everything else. Edges: `commands` know of everything below; nothing but `entry`,
-//! which runs them, knows of `commands`.
+//! Stdout carries answers, stderr everything else. `commands` depends on everything below it; only `entry`, which runs the
+//! commands, depends on `commands`.
 
-// they panic where the stream cannot be written to; see `terminal`
+// these macros panic if the stream cannot be written to; see `terminal`
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod answer;

@@ -1,14 +1,14 @@
-//! Origins of pages, as browsers send them and as a flag names them.
+//! Origins of web pages, as browsers send them and as flags name them.
 
 use url::Url;
 
-/// The origin of a page as browsers and apps send it: `scheme://host`, with the port where it is not the scheme's own.
-/// That of http and https is in lower case; of other schemes only the scheme is.
+/// The origin of a page as browsers and apps send it: `scheme://host`, with the port if it is not the scheme's default.
+/// For http and https it is in lower case; for other schemes only the scheme is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin(String);
 
 impl Origin {
-    /// Scheme, host and port in the spelling in which browsers send them as `Origin`.
+    /// The scheme, host and port as browsers send them in `Origin`.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -49,7 +49,7 @@ fn of_the_web(text: &str) -> Option<String> {
     (bare && nobody).then(|| url.origin().ascii_serialization())
 }
 
-/// The origin of a desktop app or a browser's extension, as `app://obsidian.md`. Pages of files have none and send `null`.
+/// The origin of a desktop app or a browser extension, such as `app://obsidian.md`. Local files have none and send `null`.
 fn of_an_app(scheme: &str, rest: &str) -> Option<String> {
     let scheme = scheme.to_ascii_lowercase();
     let host = rest.strip_suffix('/').unwrap_or(rest);

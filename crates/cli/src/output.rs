@@ -1,4 +1,4 @@
-//! Files that commands are told to write.
+//! Output files of commands.
 
 use crate::error::CliError;
 use crate::hub::{ModelName, ModelSource};
@@ -9,8 +9,8 @@ use phi3v::weights::shards::{INDEX_FILE, SINGLE_FILE};
 use std::borrow::Cow;
 use std::path::Path;
 
-/// Refuses a file that cannot be written, is there and is to be kept, or is a part of the model, before anybody works
-/// for it.
+/// Refuses an output file that cannot be written, that exists and must be kept, or that is part of the model, before any work
+/// is done for it.
 ///
 /// # Errors
 /// [`CliError`], naming the file.
@@ -18,16 +18,16 @@ pub fn check_out(out: &Path, existing: Existing, model: &ModelSource) -> Result<
     if is_part_of(model, out) {
         return Err(CliError::OverwritesModel { path: out.display().to_string() });
     }
-    // begun and taken away again: what refuses it now would refuse it when the work is done
+    // created and removed: a refusal now would also be one when the work is done
     NewFile::create(out, existing).map(drop).map_err(|error| CliError::written(error, 0))
 }
 
-/// Refuses to replace what is read for it, by whatever name.
+/// Refuses to overwrite an input, by whatever name.
 ///
 /// # Errors
 /// [`CliError::Unusable`], naming the file.
 pub fn check_inputs<P: AsRef<Path>>(out: &Path, inputs: impl IntoIterator<Item = P>) -> Result<(), CliError> {
-    // nothing can be lost where nothing is
+    // a missing file cannot be overwritten
     if !(out.exists() && inputs.into_iter().any(|input| lead_to_one_place(input.as_ref(), out))) {
         return Ok(());
     }
@@ -37,16 +37,16 @@ pub fn check_inputs<P: AsRef<Path>>(out: &Path, inputs: impl IntoIterator<Item =
     })
 }
 
-/// A file that a command writes: its name in the folder and its contents.
+/// A file that a command writes to a folder.
 pub struct Output<'a> {
-    /// Its name in the folder.
+    /// Name of the file in the folder.
     pub name: String,
     /// Contents of the file.
     pub bytes: Cow<'a, [u8]>,
 }
 
-/// Writes files to a folder, which is made if need be: all of them, or none where one is there and is to be kept or the
-/// disk has no room.
+/// Writes files to a folder, which is created if needed: all of them, or none if one exists and must be kept or the disk is
+/// full.
 ///
 /// # Errors
 /// [`CliError`], naming the folder or the file.
@@ -64,7 +64,7 @@ pub fn write_all(dir: &Path, files: &[Output<'_>], existing: Existing) -> Result
     written.into_iter().try_for_each(NewFile::finish).map_err(failed)
 }
 
-/// The model of that name, as far as that is known without asking a hub.
+/// The model called `name`, as far as known without asking a hub.
 #[must_use]
 pub fn source_of(model: &str) -> ModelSource {
     match ModelName::parse(model) {
@@ -73,7 +73,7 @@ pub fn source_of(model: &str) -> ModelSource {
     }
 }
 
-/// Whether `out` is a file that the model consists of, or would be read as one if it were there.
+/// Whether `out` is one of the model's files, or would be read as one if it existed.
 #[must_use]
 pub fn is_part_of(model: &ModelSource, out: &Path) -> bool {
     let ModelSource::Folder(model) = model else { return false };

@@ -1,4 +1,4 @@
-//! What differs from system to system. What can run anywhere of `windows` is tested everywhere.
+//! What differs between operating systems. The parts of `windows` that run anywhere are tested on every system.
 
 #[cfg(unix)]
 mod unix;
@@ -17,14 +17,14 @@ pub(crate) use system::{
     own_program, quoted, setting, termination,
 };
 
-/// What shows windows and keeps the clipboard.
+/// The system that shows windows and keeps the clipboard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(not(test), allow(dead_code, reason = "a build is for one of them"))]
 pub(crate) enum Desktop {
-    /// That of macOS, which is always there.
+    /// The macOS desktop, which always exists.
     Macos,
-    /// That of Windows, which is always there.
+    /// The Windows desktop, which always exists.
     Windows,
-    /// A Wayland or X server, named by variables where there is one.
+    /// A Wayland or X server, named by environment variables if present.
     Server,
 }

@@ -1,4 +1,4 @@
-//! Why a batch cannot begin, cannot go on, or has not answered everything.
+//! Why a batch cannot begin, cannot continue, or has not answered everything.
 
 use crate::disk;
 use crate::paths::{quoted, system_words, unwritable};
@@ -9,7 +9,7 @@ use std::path::Path;
 /// Why a batch has failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BatchError {
-    /// An input that is named and cannot be had.
+    /// A named input that cannot be read.
     #[error("cannot read {path}: {}", system_words(.error))]
     Read {
         /// As the user named it.
@@ -17,7 +17,7 @@ pub enum BatchError {
         /// Why the system refused it.
         error: io::Error,
     },
-    /// A pattern that is none.
+    /// An invalid pattern.
     #[error("{pattern} is no pattern for names: {reason}")]
     Pattern {
         /// As the user gave it.
@@ -28,30 +28,30 @@ pub enum BatchError {
     /// No picture in what was named.
     #[error("there is no picture in {names}")]
     NoPictures {
-        /// What the user has named.
+        /// What the user named.
         names: String,
     },
-    /// PDF files alone, in a build that does not read them.
+    /// Only PDF files, in a build that cannot read them.
     #[error("there is no picture in {names}, and this build of phi3v reads no PDF files")]
     NoPdf {
-        /// What the user has named.
+        /// What the user named.
         names: String,
     },
-    /// An input that is not there, and rather the question or the first word of it: none was given by a flag.
+    /// A missing input that is probably the question or its first word, as no flag gave a question.
     #[error("{error}")]
     NoPrompt {
-        /// Why there is no such input.
+        /// Why the input is missing.
         error: Box<BatchError>,
-        /// What the question seems to be.
+        /// The probable question.
         question: String,
     },
-    /// A pipe where it would have to be read again.
+    /// A pipe that would have to be read twice.
     #[error("{path} is a pipe, and its pictures or names cannot be read twice")]
     Pipe {
         /// As the user named it.
         path: String,
     },
-    /// JSON lines beside other inputs.
+    /// JSON lines combined with other inputs.
     #[error("{path} has requests as JSON lines, which come alone")]
     Mixed {
         /// The file's path, as the user gave it.
@@ -60,14 +60,14 @@ pub enum BatchError {
     /// Two inputs would have the same `custom_id`.
     #[error("{id} is the name of two inputs: {first} and {second}")]
     SameId {
-        /// The `custom_id` that comes twice.
+        /// The duplicate `custom_id`.
         id: String,
-        /// Where it stands first.
+        /// Where it occurs first.
         first: String,
-        /// Where it stands again.
+        /// Where it occurs again.
         second: String,
     },
-    /// A line of JSON lines that no result could be noted for.
+    /// A line of a JSON lines file to which no result could be assigned.
     #[error("line {line} of {path} {reason}")]
     Line {
         /// The file's path, as the user gave it.
@@ -85,7 +85,7 @@ pub enum BatchError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A flag without which, or with which, the inputs make no sense.
+    /// A flag that is missing or makes no sense with these inputs.
     #[error("{message}")]
     Flags {
         /// What is wrong, as one sentence.
@@ -98,14 +98,14 @@ pub enum BatchError {
     OtherJob {
         /// The path of the journal.
         path: String,
-        /// The flag that differs first.
+        /// The first flag that differs.
         field: String,
         /// Its value in the journal.
         then: String,
-        /// The value that was given now.
+        /// Its value now.
         now: String,
     },
-    /// The output belongs to another job, which differs in what only a digest tells.
+    /// The output belongs to another job that differs in content of which only a digest is known.
     #[error("{path} holds the results of another job: {what} since then")]
     OtherContent {
         /// The path of the journal.
@@ -113,14 +113,14 @@ pub enum BatchError {
         /// What differs, and how.
         what: &'static str,
     },
-    /// The output was begun by a version of the program that writes another form.
+    /// The output was begun by a version of the program that writes another format.
     #[error("{path} holds results of form {found}, and this phi3v goes on with form {expected}")]
     OtherVersion {
         /// The path of the journal.
         path: String,
-        /// The form that it has.
+        /// The format's version in the file.
         found: u32,
-        /// The form that can be gone on with.
+        /// The version that this program can continue.
         expected: u32,
     },
     /// The output is a file that no batch has written.
@@ -129,7 +129,7 @@ pub enum BatchError {
         /// The file's path, as the user gave it.
         path: String,
     },
-    /// A line in the middle of a journal is no row.
+    /// A line before the last is not a row.
     #[error("line {line} of {path} is damaged")]
     Damaged {
         /// The path of the journal.
@@ -143,13 +143,13 @@ pub enum BatchError {
         /// The path of the journal.
         path: String,
     },
-    /// A file that is to be written is there and is not of this job.
+    /// An output file exists and is not of this job.
     #[error("{path} exists already")]
     Exists {
         /// The file's path, as the user gave it.
         path: String,
     },
-    /// The disk has become full.
+    /// The disk is full.
     #[error("cannot write {path}: {}", disk::shortage(0, *.available))]
     DiskFull {
         /// The file's path, as the user gave it.
@@ -157,7 +157,7 @@ pub enum BatchError {
         /// Bytes that are free on the disk.
         available: u64,
     },
-    /// Another refusal to write.
+    /// Writing failed for another reason.
     #[error("cannot write {path}: {}", system_words(.error))]
     Write {
         /// The file's path, as the user gave it.
@@ -165,15 +165,15 @@ pub enum BatchError {
         /// Why the system refused it.
         error: io::Error,
     },
-    /// Files beside pictures that could not be written, though all was answered.
+    /// Sidecar files that could not be written, although everything was answered.
     #[error("{} beside pictures could not be written, the first: {first}", count(*.failed, "file"))]
     Sidecars {
         /// How many files could not be written.
         failed: usize,
-        /// Why the first of them.
+        /// Why the first failed.
         first: Box<BatchError>,
     },
-    /// The device has failed while answers were made.
+    /// The device failed while answers were generated.
     #[error("{0}")]
     Device(String),
     /// A table that this build cannot write.
@@ -184,18 +184,18 @@ pub enum BatchError {
     SomeFailed {
         /// Rows that have an error.
         failed: usize,
-        /// Those of them that are about what is not among the inputs any more.
+        /// How many of them are about something that is no longer among the inputs.
         gone: usize,
         /// Rows of the whole job.
         total: usize,
-        /// What the first of them is about, and why it failed.
+        /// The name and error of the first.
         first: String,
-        /// What can be done about that, as its row has it.
+        /// What can be done about the first, as its row says.
         first_hint: Option<String>,
         /// The path of the journal.
         path: String,
     },
-    /// A bug: a thread that prepares requests has ended early.
+    /// A bug: a thread that prepares requests ended early.
     #[error("{} were not prepared", count(*.missing, "input"))]
     Unprepared {
         /// How many inputs are missing.
@@ -207,8 +207,8 @@ fn some_failed(failed: usize, total: usize) -> String {
     format!("{failed} of {} failed", count(total, "answer"))
 }
 
-/// What can be done about `failed` rows of the results in `path`, of which `gone` are about what is not among the inputs; `first` is
-/// what the first of them says.
+/// What can be done about `failed` rows of the results in `path`. `gone` of them are about something that is no longer
+/// among the inputs; `first` is the hint of the first.
 fn after_failures(failed: usize, gone: usize, first: Option<&str>, path: &str) -> String {
     match (failed, gone, first) {
         (1, 0, Some(first)) if first.contains("--retry-errors") => return first.to_owned(),
@@ -237,18 +237,18 @@ fn after_failures(failed: usize, gone: usize, first: Option<&str>, path: &str) -
 }
 
 impl BatchError {
-    /// Whether a file's name is longer than the system takes.
+    /// Whether a file's name is longer than the system allows.
     fn is_too_long(&self) -> bool {
         matches!(self, Self::Write { error, .. } if error.kind() == io::ErrorKind::InvalidFilename)
     }
 
-    /// Of a file that could not be read.
+    /// The error for a file that could not be read.
     #[must_use]
     pub fn read(path: &Path, error: io::Error) -> Self {
         Self::Read { path: path.display().to_string(), error }
     }
 
-    /// Of a file that could not be written.
+    /// The error for a file that could not be written.
     #[must_use]
     pub fn written(path: &Path, error: io::Error) -> Self {
         if phi3v::files::is_full(&error) {

@@ -1,4 +1,4 @@
-//! What a batch is about: pictures from folders, names, patterns and lists, or requests as JSON lines.
+//! The inputs of a batch: pictures from folders, names, patterns and lists, or requests as JSON lines.
 
 use super::error::BatchError;
 use super::lines::Lines;
@@ -17,47 +17,47 @@ use std::fs::FileType;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// Bytes of a list, or of JSON lines, that come from stdin: they are kept in memory.
+/// Most bytes of a list or of JSON lines from stdin, which are kept in memory.
 pub const STDIN_BYTES_MAX: usize = 256 << 20;
 
-/// A picture that is to be asked about.
+/// A picture to ask about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PictureItem {
-    /// What its answers are called: its path below the folder, or as it was named.
+    /// The name used in results: the path below the folder, or the name as given.
     pub id: String,
-    /// Where it is: a path, or an address.
+    /// The picture's path or address.
     pub source: OsString,
-    /// Which page of it, from 1, where it is a document.
+    /// The page number, from 1, if the source is a document.
     pub page: Option<usize>,
 }
 
 impl PictureItem {
-    /// What the answers about the whole file would be called, where this is a page of it.
+    /// The name used for the whole file, if this item is a page of it.
     #[must_use]
     pub fn file_id(&self) -> Option<&str> {
         self.id.strip_suffix(&page_name("", self.page?))
     }
 }
 
-/// What the names of a batch's inputs stand for.
+/// The inputs that a batch's names resolve to.
 pub enum Inputs {
     /// Pictures, in order, each once.
     Pictures {
-        /// The pictures that are to be asked about.
+        /// The pictures to ask about.
         items: Vec<PictureItem>,
-        /// What was named and gave no picture.
+        /// Entries that were named or found and yielded no picture.
         passed_over: Box<PassedOver>,
     },
-    /// Requests as JSON lines, which come alone.
+    /// Requests as JSON lines, which cannot be combined with other inputs.
     Lines(Lines),
 }
 
-/// Finds what the `names` stand for. `-` is what `stdin` has. A name alone that is a folder's gives the pictures below it
-/// names within it; otherwise a picture is called as it was named. Folders below the named ones that cannot be read are
-/// passed over.
+/// Resolves `names` to inputs; `-` reads from `stdin`. If the only name is a folder, pictures are named by their path within
+/// it; otherwise by the name as given. Unreadable folders below the named ones are passed over.
 ///
 /// # Errors
-/// What cannot be read, or not twice, is no pattern, or one without a picture; no picture at all.
+/// An input that cannot be read, a pipe that would have to be read twice, a bad pattern or one that matches no picture, or
+/// no picture at all.
 pub fn find(names: &[OsString], stdin: &mut dyn Read) -> Result<Inputs, BatchError> {
     if let [name] = names
         && let Some(lines) = lines_of(name, stdin)?
@@ -85,7 +85,7 @@ pub fn find(names: &[OsString], stdin: &mut dyn Read) -> Result<Inputs, BatchErr
                 found.named(name.clone());
             }
             Err(_) if http_url(name).is_some() => found.named(name.clone()),
-            // its answers would be called by all of it
+            // the whole URL would become the name of its answers
             Err(_) if as_data_url(name).is_some() => {
                 let error = io::Error::other("a batch takes pictures that data URLs hold in JSON lines only");
                 return Err(BatchError::read(Path::new(DATA_URL), error));
@@ -100,7 +100,7 @@ pub fn find(names: &[OsString], stdin: &mut dyn Read) -> Result<Inputs, BatchErr
 }
 
 impl Inputs {
-    /// Refuses two pictures of one name: a file may be called as a page of another is.
+    /// Refuses two pictures of the same name: a file's name may equal that of another document's page.
     ///
     /// # Errors
     /// [`BatchError::SameId`].
@@ -117,8 +117,8 @@ impl Inputs {
     }
 }
 
-/// The error of the input `name`, or where nobody has asked anything and it looks like the question, that. It may have
-/// come word by word, so that those behind it belong to it.
+/// Replaces `error` if no question was given and the input it names looks like one. An unquoted question arrives word by
+/// word, so the names after that input belong to it.
 #[must_use]
 pub fn unless_a_question(names: &[OsString], error: BatchError) -> BatchError {
     let name = match &error {
@@ -138,18 +138,18 @@ pub fn unless_a_question(names: &[OsString], error: BatchError) -> BatchError {
     BatchError::NoPrompt { error: Box::new(error), question }
 }
 
-/// Sources by what their answers are called.
+/// Sources by the names of their answers.
 type Named<'a> = HashMap<&'a str, &'a OsStr>;
 
-/// Takes a picture's name for it, and says whether it is there for the first time.
+/// Registers a picture's name; returns whether the picture is new.
 ///
 /// # Errors
-/// Another picture has the name.
+/// Another picture has the same name.
 fn name_once<'a>(named: &mut Named<'a>, item: &'a PictureItem) -> Result<bool, BatchError> {
     let PictureItem { id, source, .. } = item;
     match named.insert(id, source) {
         None => Ok(true),
-        // as paths: Windows has two separators
+        // compared as paths: Windows has two separators
         Some(first) if Path::new(first) == Path::new(source) => Ok(false),
         Some(first) => {
             let shown = |source: &OsStr| format!("{}", Path::new(source).display());
@@ -158,7 +158,7 @@ fn name_once<'a>(named: &mut Named<'a>, item: &'a PictureItem) -> Result<bool, B
     }
 }
 
-/// Requests as JSON lines, if that is what the only name stands for; told by content.
+/// Requests as JSON lines, if the only name refers to such a file; detected by content.
 fn lines_of(name: &OsStr, stdin: &mut dyn Read) -> Result<Option<Inputs>, BatchError> {
     let path = Path::new(name);
     if name == "-" {
@@ -194,7 +194,7 @@ fn bytes_of_stdin(stdin: &mut dyn Read) -> Result<Vec<u8>, BatchError> {
     Ok(bytes)
 }
 
-/// The first byte that is no blank and no byte order mark.
+/// The first byte that is neither whitespace nor part of a byte order mark.
 fn first_letter(bytes: &[u8]) -> Option<u8> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     bytes.iter().copied().find(|byte| !byte.is_ascii_whitespace())
@@ -204,7 +204,7 @@ fn begins_with_brace(path: &Path) -> bool {
     head(path).is_ok_and(|head| first_letter(&head) == Some(b'{'))
 }
 
-/// The first bytes of a regular file. A pipe is left as it is: they could not be read again.
+/// Reads the first bytes of a regular file. A pipe is left alone, as its bytes could not be read again.
 pub(super) fn head(path: &Path) -> io::Result<Vec<u8>> {
     if is_read_once(path) {
         return Err(io::Error::other("it is a pipe and not a file"));
@@ -214,7 +214,7 @@ pub(super) fn head(path: &Path) -> io::Result<Vec<u8>> {
     Ok(head)
 }
 
-/// Pictures so far.
+/// Pictures found so far.
 #[derive(Default)]
 struct Found {
     items: Vec<PictureItem>,
@@ -222,15 +222,15 @@ struct Found {
 }
 
 impl Found {
-    /// A picture that was named, whatever is in it: what cannot be read is told in its row.
+    /// Adds a named picture, whatever it contains: a read error is reported in its row.
     fn named(&mut self, source: OsString) {
         self.items.push(PictureItem { id: with_slashes(Path::new(&source)), source, page: None });
     }
 
-    /// A list of names from stdin, one a line.
+    /// Adds a list of names from stdin, one per line.
     ///
     /// # Errors
-    /// A line that can be no name on this system.
+    /// A line cannot be a name on this system.
     fn list(&mut self, bytes: &[u8]) -> Result<(), BatchError> {
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
@@ -251,7 +251,7 @@ impl Found {
         let refused = |reason| BatchError::Pattern { pattern: pattern.to_owned(), reason };
         let (begin, parts) = pattern::parts(pattern).map_err(refused)?;
         let before = self.items.len();
-        // of other inputs
+        // set aside: it belongs to other inputs
         let earlier = self.passed_over.first_unread.take();
         self.matching(&begin, &parts);
         if self.items.len() == before {
@@ -261,8 +261,9 @@ impl Found {
         Ok(())
     }
 
-    /// The pictures below `folder` whose paths from there on match `parts`, in the order of their names. Links to folders lead
-    /// on where a part is theirs, and not in any depth: one could lead back here.
+    /// Adds the pictures below `folder` whose relative paths match `parts`, ordered by name. Links to folders are followed if
+    /// a
+    /// part names or matches them, but not under `**`, where a link could lead back here.
     fn matching(&mut self, folder: &Path, parts: &[Part]) {
         let is_deep = matches!(parts, [Part::AnyDepth, ..]);
         let [part, rest @ ..] = &parts[usize::from(is_deep)..] else { return };
@@ -289,7 +290,7 @@ impl Found {
         }
     }
 
-    /// What is found at `path`: a file, or where `parts` are left, those in a folder.
+    /// Adds the file at `path`, or, if `parts` remain, the matches in that folder.
     fn matched(&mut self, path: &Path, parts: &[Part]) {
         match std::fs::metadata(path) {
             Ok(metadata) if metadata.is_dir() => self.matching(path, parts),
@@ -299,14 +300,14 @@ impl Found {
         }
     }
 
-    /// The pictures in a folder and those below it, in the order of their names. `base` is left out of their names.
+    /// Adds the pictures in a folder and below it, ordered by name. Their names are relative to `base`.
     ///
     /// # Errors
-    /// The folder itself cannot be read; one below it is passed over.
+    /// The folder itself cannot be read. Unreadable folders below it are passed over.
     fn folder(&mut self, folder: &Path, base: &Path) -> Result<(), BatchError> {
         for (name, kind) in entries(folder)? {
             let path = folder.join(name);
-            // and not through a link, which could lead back here
+            // links are not followed: one could lead back here
             if kind.is_dir() {
                 self.folder(&path, base).unwrap_or_else(|error| self.passed_over.unread(error));
                 continue;
@@ -319,7 +320,7 @@ impl Found {
         Ok(())
     }
 
-    /// A file that is taken if it is a picture, or cannot be looked into, which is then told in its row.
+    /// Adds a file if it is a picture, or if it cannot be examined; its row then reports the error.
     fn file(&mut self, path: &Path, base: &Path) {
         let (is_one, is_pdf) = match head(path) {
             Ok(head) => (is_picture(&head) || (cfg!(feature = "pdf") && is_pdf(&head)), is_pdf(&head)),
@@ -346,10 +347,10 @@ impl Found {
     }
 }
 
-/// The names in a folder that are not hidden, in their order, with what each is: of a link that it is one.
+/// The visible names in a folder, sorted, each with its type; links are not resolved.
 fn entries(folder: &Path) -> Result<Vec<(OsString, FileType)>, BatchError> {
     let refused = |error| BatchError::read(folder, error);
-    // where a pattern begins
+    // the folder in which a pattern starts
     let place = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let mut entries = Vec::new();
     for entry in std::fs::read_dir(place).map_err(refused)? {
@@ -359,7 +360,7 @@ fn entries(folder: &Path) -> Result<Vec<(OsString, FileType)>, BatchError> {
         }
         match entry.file_type() {
             Ok(kind) => entries.push((entry.file_name(), kind)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {} // gone by now
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {} // removed meanwhile
             Err(error) => return Err(BatchError::read(&folder.join(entry.file_name()), error)),
         }
     }
@@ -367,7 +368,7 @@ fn entries(folder: &Path) -> Result<Vec<(OsString, FileType)>, BatchError> {
     Ok(entries)
 }
 
-/// The path as it is written on every system. Bytes that are no text are written as `\xFF`, so that two names stay two.
+/// The path with `/` on every system. Bytes that are not valid Unicode become `\xFF`, so distinct names stay distinct.
 fn with_slashes(path: &Path) -> String {
     let mut text = String::new();
     for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
@@ -542,7 +543,7 @@ mod tests {
             assert!(unread == 1 && first.contains("b/far.png: file name too long"), "{pattern}: {first}");
         }
         std::fs::remove_file(dir.path().join("b/far.png")).unwrap();
-        // its names can be read, and nothing behind them
+        // its names can be read, but not its entries
         std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o444)).unwrap();
         let is_root = std::fs::metadata(closed.join("y.txt")).is_ok();
         let all = patterns.map(told);
@@ -568,14 +569,14 @@ mod tests {
             names.iter().map(|name| with_slashes(&dir.path().join(name))).collect()
         };
         assert_eq!(ids(&[below("**/*.jpg")], ""), shown(&["b/x.jpg"]));
-        // two of them go around without an end
+        // two links that form cycles
         symlink(".", dir.path().join("b/around")).unwrap();
         let found = find(&[below("**/*")], &mut io::empty()).unwrap();
         let Inputs::Pictures { items, passed_over } = found else { panic!("lines") };
         assert_eq!(items.len(), if cfg!(feature = "pdf") { 7 } else { 6 });
         let first = dir.path().join("around").display().to_string();
         assert_eq!(passed_over.linked, Passed { count: 2, first });
-        // one that is named, or reached by a part of the pattern of its own, is
+        // a link that is named, or matched by its own part of the pattern, is followed
         assert_eq!(ids(&[below("around/b/*.jpg")], ""), shown(&["around/b/x.jpg"]));
         assert_eq!(ids(&[below("a*d/z.png")], ""), shown(&["around/z.png"]));
     }

@@ -1,9 +1,8 @@
-//! The file of results, which is all that a batch knows of its past: a header line that says which job it is, and a row
-//! for each input that has been answered.
+//! The results file, which is the only state of a batch: a header line that identifies the job, and a row per answered input.
 //!
-//! A row is appended in one piece and synced to the disk within seconds. A program that is killed, or a machine that loses
-//! power, leaves at most a last line that is torn: it is cut off at the next start, and its input asked again. A row that
-//! the disk has no room for is taken back.
+//! A row is appended in one write and synced to the disk within seconds. A killed program or a power failure leaves at most
+//! one torn last line. The next start truncates it and asks about its input again. A row that the disk has no room for is
+//! removed.
 
 use super::error::BatchError;
 use super::row::Row;
@@ -17,67 +16,67 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Longest time that a row waits for the disk.
+/// Longest time before a row is synced to the disk.
 const SYNC_PERIOD: Duration = Duration::from_secs(2);
 /// Version of the header.
 const VERSION: u32 = 1;
-/// Letters of a value in a message.
+/// Most characters of a value in a message.
 const SHOWN_MAX: usize = 80;
 
-/// What has to be the same for a job to go on, by the names of its flags.
+/// The settings that must match for a job to continue, by the names of their flags.
 pub type Job = Map<String, Value>;
 
-/// The first line of a journal: which job its rows belong to.
+/// The first line of a journal, which identifies the job of its rows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Header {
-    /// Version of this form.
+    /// Version of the journal's format.
     pub phi3v_batch: u32,
     /// When the job was first started, in seconds since 1970.
     pub created: u64,
-    /// Tokens that a prompt and its answer may have, as they were at the job's first start.
+    /// Limit of tokens for a prompt and its answer, as set at the job's first start.
     pub context_tokens: usize,
-    /// What decides about the answers, by the names of flags.
+    /// The settings that determine the answers, by the names of their flags.
     pub job: Job,
 }
 
-/// What every version's header has.
+/// The part of the header that all versions share.
 #[derive(Deserialize)]
 struct Version {
     phi3v_batch: u32,
 }
 
 impl Header {
-    /// Of a job that begins.
+    /// The header of a new job.
     #[must_use]
     pub fn new(job: Job, created: u64, context_tokens: usize) -> Self {
         Self { phi3v_batch: VERSION, created, context_tokens, job }
     }
 
-    /// A digest of what the job is.
+    /// A digest that identifies the job.
     #[must_use]
     pub fn digest(&self) -> String {
         blake3::hash(Value::Object(self.job.clone()).to_string().as_bytes()).to_hex().to_string()
     }
 }
 
-/// An input that has a row.
+/// An input that already has a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Done {
     /// Whether the row has an error.
     pub failed: bool,
-    /// Where the row begins.
+    /// Byte offset of the row.
     pub offset: u64,
 }
 
-/// Rows by what they are about.
+/// Rows by their `custom_id`.
 pub type DoneRows = HashMap<String, Done>;
 
-/// A journal that is ours alone to write to.
+/// A journal locked for writing by this process.
 #[derive(Debug)]
 pub struct Journal {
     file: LockedFile,
     path: PathBuf,
-    /// Bytes of whole lines.
+    /// Total bytes of the complete lines.
     length: u64,
     synced: Instant,
     dirty: bool,
@@ -86,15 +85,15 @@ pub struct Journal {
 /// A journal of an earlier run.
 #[derive(Debug)]
 pub struct Resumed {
-    /// The journal, after its last whole line.
+    /// The journal, positioned after its last complete line.
     pub journal: Journal,
-    /// The header, as the job's first run wrote it.
+    /// The header written by the job's first run.
     pub header: Header,
-    /// The rows that it has, by `custom_id`.
+    /// The existing rows, by `custom_id`.
     pub done: DoneRows,
 }
 
-/// The beginning of a row: all that is needed to know whether it is one, and of what.
+/// The beginning of a row: enough to recognize a row and its `custom_id`.
 #[derive(Deserialize)]
 struct RowHead {
     custom_id: String,
@@ -102,11 +101,11 @@ struct RowHead {
 }
 
 impl Journal {
-    /// Goes on with the journal at `path`; None where there is no file, or one that has not even a header, which is no
-    /// more than a start that was cut short.
+    /// Continues the journal at `path`. `None` if there is no file, or one without a complete header, which an interrupted
+    /// start leaves behind.
     ///
     /// # Errors
-    /// The file is no journal, is damaged, is another process's at the moment, or cannot be read or written.
+    /// The file is not a journal, is damaged, is in use by another process, or cannot be read or written.
     pub fn resume(path: &Path) -> Result<Option<Resumed>, BatchError> {
         if !path.exists() {
             return Ok(None);
@@ -114,7 +113,7 @@ impl Journal {
         let file = open_locked(path, false)?;
         let read = |error| BatchError::read(path, error);
         let total = file.metadata().map_err(read)?.len();
-        // before a line is read: a file of somebody else may be one, however large it is
+        // checked before a line is read: a foreign file may be a single line of any length
         if !begins_as_a_header(&file) {
             return Err(not_ours(path));
         }
@@ -127,7 +126,7 @@ impl Journal {
         }
         let header: Header = serde_json::from_slice(&first).map_err(|_| not_ours(path))?;
         let mut done = DoneRows::new();
-        // a line that is no row is damage, unless it is the last
+        // a line that is not a row is damage, unless it is the last
         let mut broken = None;
         let mut length = lines.end;
         while let Some(line) = lines.next().map_err(read)? {
@@ -151,15 +150,15 @@ impl Journal {
         Ok(Some(Resumed { journal, header, done }))
     }
 
-    /// Begins a journal at `path`, where there is none, or none with a header.
+    /// Begins a journal at `path` if there is none, or one without a header.
     ///
     /// # Errors
-    /// It cannot be written, or another process writes it.
+    /// The file cannot be written, or another process writes to it.
     pub fn begin(path: &Path, header: &Header) -> Result<Self, BatchError> {
         let file = open_locked(path, true)?;
         let write = |error| BatchError::written(path, error);
         if !begins_as_a_header(&file) || has_a_line(&file) {
-            return Err(not_ours(path)); // somebody else has written it a moment ago
+            return Err(not_ours(path)); // another process has just written it
         }
         file.set_len(0).map_err(write)?;
         let mut journal =
@@ -169,11 +168,11 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Takes the rows that have an error out which are `asked` for again, or whose files are asked about page by page now: the
-    /// file is written anew without them and put into its place as a whole.
+    /// Removes failed rows that are `asked` again, or whose files are now asked about page by page. The file is rewritten
+    /// without them and replaced atomically.
     ///
     /// # Errors
-    /// It cannot be read or written.
+    /// The file cannot be read or written.
     pub fn without_failed(
         mut self,
         done: &mut DoneRows,
@@ -185,7 +184,7 @@ impl Journal {
         let path = self.path.clone();
         let read = |error| BatchError::read(&path, error);
         let written = |error: phi3v::files::WriteError| write_error(error);
-        // a link stays one
+        // a link stays a link
         let place = std::fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
         let mut new = NewFile::create(&place, Existing::Replace).map_err(written)?;
         self.file.rewind().map_err(read)?;
@@ -205,7 +204,7 @@ impl Journal {
             length += line.len() as u64;
         }
         drop(lines);
-        // ours until the new file has its place, but where no open file can be replaced
+        // keeps the lock until the new file is in place, except on systems that cannot replace an open file
         let held = REPLACES_OPEN_FILES.then_some(self.file);
         new.finish().map_err(written)?;
         *done = kept;
@@ -214,10 +213,10 @@ impl Journal {
         Ok(Self { file, path, length, synced: Instant::now(), dirty: true })
     }
 
-    /// Appends a row, and says where it begins.
+    /// Appends a row and returns its offset.
     ///
     /// # Errors
-    /// It cannot be written; what was written of it is taken back.
+    /// The row cannot be written; a partly written row is removed.
     pub fn append(&mut self, row: &Row) -> Result<u64, BatchError> {
         let offset = self.length;
         self.line(row)?;
@@ -225,18 +224,18 @@ impl Journal {
         Ok(offset)
     }
 
-    /// Sees to it that nothing waits for the disk for long; to be called now and then.
+    /// Syncs the file if the last sync was too long ago; to be called regularly.
     ///
     /// # Errors
-    /// The disk's refusal.
+    /// The disk refuses.
     pub fn sync_in_time(&mut self) -> Result<(), BatchError> {
         if self.synced.elapsed() < SYNC_PERIOD { Ok(()) } else { self.sync() }
     }
 
-    /// Waits until the disk has everything.
+    /// Waits until everything is on the disk.
     ///
     /// # Errors
-    /// The disk's refusal.
+    /// The disk refuses.
     pub fn sync(&mut self) -> Result<(), BatchError> {
         if self.dirty {
             sync_data(&self.file).map_err(|error| BatchError::written(&self.path, error))?;
@@ -245,10 +244,10 @@ impl Journal {
         Ok(())
     }
 
-    /// The row that begins at `offset`.
+    /// Reads the row at `offset`.
     ///
     /// # Errors
-    /// It cannot be read, or is none.
+    /// The row cannot be read, or there is none at `offset`.
     pub fn row_at(&self, offset: u64) -> Result<Row, BatchError> {
         let read = |error| BatchError::read(&self.path, error);
         let mut file = &*self.file;
@@ -258,7 +257,7 @@ impl Journal {
         serde_json::from_slice(&line).map_err(|error| read(error.into()))
     }
 
-    /// The file that it is written to.
+    /// The path of the journal.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -269,7 +268,7 @@ impl Journal {
             serde_json::to_vec(value).map_err(|error| BatchError::written(&self.path, error.into()))?;
         line.push(b'\n');
         self.dirty = true;
-        // rows may have been read meanwhile
+        // rows may have been read since the last write
         let end = self.file.seek(SeekFrom::Start(self.length));
         match end.and_then(|_| self.file.write_all(&line)) {
             Ok(()) => {
@@ -277,7 +276,7 @@ impl Journal {
                 Ok(())
             }
             Err(error) => {
-                // half a line is cut off at the next start too, should this fail
+                // if this fails, the next start truncates the partial line
                 let _ = self.file.set_len(self.length);
                 let _ = sync_data(&self.file);
                 Err(BatchError::written(&self.path, error))
@@ -286,13 +285,13 @@ impl Journal {
     }
 }
 
-/// What of a job is a digest, and what has happened where it is another.
+/// The settings that are digests, each with what has happened if it differs.
 const DIGESTS: [(&str, &str); 2] = [
     ("lines", "the requests have changed"),
     ("model_digest", "the files of the model, or --quant, have changed"),
 ];
 
-/// Refuses to go on with another job.
+/// Refuses to continue another job.
 ///
 /// # Errors
 /// [`BatchError::OtherJob`] or [`BatchError::OtherContent`], naming the first difference.
@@ -315,7 +314,7 @@ pub fn check_job(path: &Path, then: &Job, now: &Job) -> Result<(), BatchError> {
     Ok(())
 }
 
-/// A value in a message.
+/// Formats a value for a message.
 fn shown(value: Option<&Value>) -> String {
     let text = match value {
         None | Some(Value::Null) => return "not set".to_owned(),
@@ -327,7 +326,7 @@ fn shown(value: Option<&Value>) -> String {
     text.chars().take(SHOWN_MAX).chain("...".chars()).collect()
 }
 
-/// Opens the file to read and to write, for this process alone.
+/// Opens the file for reading and writing, locked for this process.
 fn open_locked(path: &Path, create: bool) -> Result<LockedFile, BatchError> {
     let mut options = File::options();
     let options = options.read(true).write(true).create(create);

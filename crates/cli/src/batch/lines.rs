@@ -1,5 +1,5 @@
-//! Requests as JSON lines in OpenAI's batch form: `{"custom_id", "method", "url", "body"}`, of which `method` and `url` may
-//! be left out. They are gone through once, for their names and places, and read again one by one.
+//! Requests as JSON lines in OpenAI's batch format: `{"custom_id", "method", "url", "body"}`; `method` and `url` are
+//! optional. One pass collects names and positions; each line is then read again when needed.
 
 use super::error::BatchError;
 use crate::server::error::{ApiError, Code};
@@ -11,11 +11,11 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-/// Bytes of a line: those of a body that the server takes, and some for what stands around it.
+/// Most bytes of a line: those of a body that the server accepts, and some for the members around it.
 pub const LINE_BYTES_MAX: usize = (32 << 20) + (64 << 10);
-/// Bytes of a `custom_id`.
+/// Most bytes of a `custom_id`.
 const ID_BYTES_MAX: usize = 1024;
-/// Where a request may be meant for.
+/// The only endpoint that a request may name.
 const URL: &str = "/v1/chat/completions";
 
 /// The requests of a file, or of what was read from stdin.
@@ -26,11 +26,11 @@ pub struct Lines {
     pub digest: String,
 }
 
-/// What can be read from anywhere in it.
+/// A seekable reader.
 trait Source: Read + Seek + Send {}
 impl<T: Read + Seek + Send> Source for T {}
 
-/// Where a request stands.
+/// The position of a request.
 #[derive(Debug)]
 struct Place {
     id: String,
@@ -50,18 +50,18 @@ struct Line<'a> {
 }
 
 impl Lines {
-    /// Goes through an open file called `name`.
+    /// Scans an open file called `name`.
     ///
     /// # Errors
-    /// It cannot be read, or a line has no `custom_id` of its own.
+    /// The file cannot be read, or a line has no unique `custom_id`.
     pub fn of_file(file: File, name: &Path) -> Result<Self, BatchError> {
         Self::of(Box::new(file), name)
     }
 
-    /// Goes through what stdin, or another pipe called `name`, had.
+    /// Scans the contents of stdin, or of another pipe called `name`.
     ///
     /// # Errors
-    /// A line has no `custom_id` of its own.
+    /// A line has no unique `custom_id`.
     pub fn of_bytes(bytes: Vec<u8>, name: &Path) -> Result<Self, BatchError> {
         Self::of(Box::new(io::Cursor::new(bytes)), name)
     }
@@ -97,15 +97,15 @@ impl Lines {
         Ok(Self { source: Mutex::new(source), places, digest: hasher.finalize().to_hex().to_string() })
     }
 
-    /// Their names, in order.
+    /// The requests' names, in order.
     pub fn ids(&self) -> impl Iterator<Item = &str> {
         self.places.iter().map(|place| place.id.as_str())
     }
 
-    /// The body of request `index`.
+    /// Reads the body of request `index`.
     ///
     /// # Errors
-    /// The request is meant for somebody else, or the file has changed or gone since it was gone through.
+    /// The request is for another endpoint, or the file has changed or vanished since the scan.
     pub fn body(&self, index: usize) -> Result<Vec<u8>, ApiError> {
         let changed = || ApiError::new(Code::InputChanged, "the line has changed since the batch began");
         let Place { offset, bytes, digest, .. } = &self.places[index];
@@ -124,16 +124,16 @@ impl Lines {
     }
 }
 
-/// The beginning of a line's BLAKE3 digest: enough to see that it has changed.
+/// The first bytes of a line's BLAKE3 digest: enough to detect a change.
 fn digest_of(line: &[u8]) -> [u8; 8] {
     let digest = *blake3::hash(line).as_bytes();
     *digest.first_chunk().unwrap_or(&[0; 8])
 }
 
-/// The name of the request on a line; none on a line that is blank.
+/// The name of the request on a line; `None` if the line is blank.
 ///
 /// # Errors
-/// What is wrong with the line, in words that go on from where it stands.
+/// What is wrong with the line, worded to follow its position.
 pub fn id_of(line: &[u8]) -> Result<Option<String>, String> {
     let line = without_mark(line);
     if line.iter().all(u8::is_ascii_whitespace) {
@@ -152,7 +152,7 @@ pub fn id_of(line: &[u8]) -> Result<Option<String>, String> {
     Ok(Some(custom_id))
 }
 
-/// Without the byte order mark that some programs put before a file.
+/// The text without the byte order mark that some programs write.
 fn without_mark(line: &[u8]) -> &[u8] {
     line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line)
 }
@@ -238,7 +238,7 @@ mod tests {
         let lines = Lines::of_file(File::open(&path).unwrap(), &path).unwrap();
         std::fs::write(&path, "{\"custom_id\": \"b\", \"body\": 1}\n").unwrap();
         assert!((0..2).all(|index| lines.body(index).unwrap_err().code == Code::InputChanged));
-        // of the same name, and as long
+        // of the same name and length
         std::fs::write(&path, "{\"custom_id\": \"a\", \"body\": 1}\n{\"custom_id\": \"b\", \"body\": 3}\n")
             .unwrap();
         assert_eq!(lines.body(0).unwrap(), b"1");

@@ -1,4 +1,4 @@
-//! How far a batch is, on stderr: a bar on a terminal, otherwise a line every half minute.
+//! A batch's progress on stderr: a bar on a terminal, otherwise a line every half minute.
 
 use crate::terminal::is_quiet;
 use crate::{note, tell};
@@ -7,16 +7,16 @@ use phi3v::error::count;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-/// Between two lines where there is no terminal.
+/// Time between two lines if stderr is not a terminal.
 const LINE_PERIOD: Duration = Duration::from_secs(30);
 
-/// Counts rows, and tells the user of rate, time left and failures.
+/// Counts rows, and shows the rate, the time left and the failures.
 pub struct Meter {
     total: usize,
     done: usize,
     failed: usize,
     cut: usize,
-    /// What the limit that cuts answers is called.
+    /// The name of the limit that cuts answers.
     limit: &'static str,
     started: Instant,
     told: Instant,
@@ -24,7 +24,7 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Of `total` rows that are to be written, whose answers end at the limit of tokens that is called `limit`.
+    /// A meter for `total` rows; `limit` names the limit of tokens that ends answers.
     #[must_use]
     pub fn new(total: usize, limit: &'static str) -> Self {
         let now = Instant::now();
@@ -33,7 +33,7 @@ impl Meter {
         Self { total, done: 0, failed: 0, cut: 0, limit, started: now, told: now, bar }
     }
 
-    /// A row was written; `failed`, or with an answer that its limit of tokens has `cut`.
+    /// Counts a written row; `failed` if it has an error, `cut` if its answer reached the token limit.
     pub fn row(&mut self, failed: bool, cut: bool) {
         self.done += 1;
         self.failed += usize::from(failed);
@@ -45,7 +45,7 @@ impl Meter {
         self.moment();
     }
 
-    /// Time passes, with or without rows; to be called now and then.
+    /// Updates the display; to be called regularly, with or without new rows.
     pub fn moment(&mut self) {
         let now = Instant::now();
         if let Some(bar) = &self.bar {
@@ -59,7 +59,7 @@ impl Meter {
         }
     }
 
-    /// Lets `tell` write lines above the bar, if there is one.
+    /// Runs `tell` so that its lines appear above the bar, if there is one.
     pub fn above(&self, tell: impl FnOnce()) {
         match &self.bar {
             Some(bar) => bar.suspend(tell),
@@ -72,7 +72,7 @@ impl Meter {
         words(self.done, self.total, self.failed, self.started.elapsed())
     }
 
-    /// Takes the bar away and says what was done. `before` rows were there already.
+    /// Removes the bar and prints a summary. `before` rows existed already.
     pub fn finish(self, before: usize, stopped: bool) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -84,7 +84,7 @@ impl Meter {
         }
     }
 
-    /// What was done in `seconds`.
+    /// The summary after `seconds`.
     fn summary(&self, before: usize, seconds: f64) -> String {
         let answers = self.done - self.failed;
         let mut line = format!("{} in {seconds:.1} s", count(answers, "answer"));
@@ -116,7 +116,7 @@ fn words(done: usize, total: usize, failed: usize, elapsed: Duration) -> String 
     format!("{rate:.1} a second, {} left{failures}", time(left))
 }
 
-/// Seconds as people say them.
+/// Formats seconds for people.
 fn time(seconds: f64) -> String {
     match seconds {
         s if s < 90.0 => format!("{s:.0} s"),

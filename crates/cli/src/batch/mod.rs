@@ -1,8 +1,8 @@
-//! `phi3v batch` below its flags: what is to be asked ([`inputs`], [`questions`]), the [`journal`] that results go to and
-//! that a later run goes on from, requests made ahead on other threads ([`prepare`]), the engine's loop ([`worker`]), and
-//! what else is made of the journal's [`row`]s ([`sidecar`], [`table`]).
+//! `phi3v batch` below its flags: the inputs and questions ([`inputs`], [`questions`]), the [`journal`] that stores results
+//! and lets a later run continue, requests prepared on other threads ([`prepare`]), the engine's loop ([`worker`]), and
+//! what is derived from the journal's [`row`]s ([`sidecar`], [`table`]).
 //!
-//! The journal is the one state of a job. Everything else follows from it and can be made again.
+//! The journal is the only state of a job. Everything else is derived from it and can be made again.
 
 pub mod error;
 pub mod inputs;

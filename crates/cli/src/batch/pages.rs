@@ -1,4 +1,4 @@
-//! The pages of documents among a batch's inputs, each of which is a picture of its own.
+//! Expands the documents among a batch's inputs into pages, each of which is a picture.
 
 use super::inputs::{Inputs, PictureItem, head};
 use crate::documents::{OpenFiles, count_pages};
@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
 impl Inputs {
-    /// The same with every page of a document in the place of it, called as `report.pdf#page=3`. A document that cannot be
-    /// opened stays, and is told of in its row. The first of these files are left `open`. `tell` hears of how many of how many
-    /// documents the pages were counted, which takes a process for each PDF. Addresses are fetched for it where their path ends
-    /// as a document's, or where pages were chosen.
+    /// Replaces each document by its pages, named `report.pdf#page=3`. A document that cannot be opened stays and gets an
+    /// error
+    /// row; the first few stay open in `open`. `tell` receives (documents counted, documents in all); counting takes a process
+    /// for each PDF. Addresses are fetched if their path ends like a document's, or if pages were chosen.
     #[must_use]
     pub fn with_pages(
         self,
@@ -36,13 +36,13 @@ impl Inputs {
     }
 }
 
-/// Whether the path of an address ends as the name of a PDF does.
+/// Whether the path of an address ends with a PDF's extension.
 fn is_called_pdf(url: &str) -> bool {
     let path = url.split(['?', '#']).next().unwrap_or_default();
     path.to_ascii_lowercase().ends_with(".pdf")
 }
 
-/// A picture for each page of a file; none where it has one picture or cannot be had.
+/// A picture for each page of a file; `None` if it has one picture or cannot be read.
 fn pages_of(item: &PictureItem, options: &ImageOptions, open: &OpenFiles) -> Option<Vec<PictureItem>> {
     let bytes = read_named(&item.source, options).ok()?;
     let counted = count_pages(bytes, &options.reading(usize::MAX)).ok()??;
@@ -55,10 +55,10 @@ fn pages_of(item: &PictureItem, options: &ImageOptions, open: &OpenFiles) -> Opt
     Some(counted.numbers.into_iter().map(page_of).collect())
 }
 
-/// Documents whose pages are counted at one time: each by a process of its own, which may take the memory that drawing may.
+/// Most documents counted at a time: each takes a process of its own, with the memory limit of drawing.
 const COUNTING_MAX: usize = 16;
 
-/// Does `work` for each of `numbers`, several at a time, and gives what it gave by number. `tell` hears how many are done.
+/// Calls `work` for each of `numbers` on several threads and returns the results by number. `tell` receives the count done.
 fn for_each_of<T: Send>(
     numbers: &[usize],
     work: &(dyn Fn(usize) -> T + Sync),
@@ -68,7 +68,7 @@ fn for_each_of<T: Send>(
         return HashMap::new();
     }
     tell(0, numbers.len());
-    // a process is waited for most of the time
+    // a thread mostly waits for its process
     let threads = (2 * std::thread::available_parallelism().map_or(1, usize::from)).min(COUNTING_MAX);
     let next = AtomicUsize::new(0);
     let (sender, results) = mpsc::channel();
@@ -83,7 +83,7 @@ fn for_each_of<T: Send>(
             let own = sender.clone();
             if std::thread::Builder::new().spawn_scoped(scope, move || work(own)).is_err() {
                 if index == 0 {
-                    work(sender.clone()); // without a thread
+                    work(sender.clone()); // no thread could be started
                 }
                 break;
             }

@@ -1,4 +1,4 @@
-//! What a batch comes across and does not ask about.
+//! Entries that a batch finds and does not ask about.
 
 use super::error::BatchError;
 use crate::note;
@@ -8,33 +8,33 @@ use std::fs::Metadata;
 use std::io;
 use std::path::Path;
 
-/// What was come across in folders and by patterns, and is not asked about.
+/// Entries found in folders and by patterns that are not asked about.
 #[derive(Debug, Default)]
 pub struct PassedOver {
-    /// Files that are no pictures and are not called so either.
+    /// Files that are not pictures and have no picture's extension.
     pub files: usize,
-    /// Files that are called as pictures are, and are none.
+    /// Files with a picture's extension that are not pictures.
     pub called: Passed,
-    /// PDF files, in a build that does not read them.
+    /// PDF files, in a build that cannot read them.
     pub pdfs: Passed,
-    /// Links that lead nowhere.
+    /// Broken links.
     pub dangling: Passed,
     /// Links to folders, which are not followed.
     pub linked: Passed,
     /// Pipes, devices and sockets.
     pub special: Passed,
-    /// Named folders without a picture, as they were named.
+    /// Named folders without a picture, as the user named them.
     pub empty: Vec<String>,
-    /// Folders below those that were named which cannot be read, and what in them cannot be looked at.
+    /// Unreadable folders below the named ones, and entries that cannot be examined.
     pub unread: usize,
-    /// Why the first of them cannot.
+    /// Why the first of them cannot be read.
     pub first_unread: Option<BatchError>,
 }
 
 /// Files of one kind.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Passed {
-    /// How many there are.
+    /// The number of files.
     pub count: usize,
     /// The path of the first.
     pub first: String,
@@ -48,7 +48,7 @@ impl Passed {
         self.count += 1;
     }
 
-    /// A note about them, if there are any: `thing` is what one is, `one` and `more` go on from the names.
+    /// Prints a note about these files, if any: `thing` names one, `one` and `more` continue the sentence.
     fn tell(&self, thing: &str, one: &str, more: &str) {
         let Self { count: number, first } = self;
         match number {
@@ -60,7 +60,7 @@ impl Passed {
 }
 
 impl PassedOver {
-    /// Notes on stderr, each about one kind.
+    /// Prints a note on stderr for each kind.
     pub fn tell(&self) {
         if self.files > 0 {
             let what = if self.files == 1 { "not a picture" } else { "not pictures" };
@@ -71,7 +71,7 @@ impl PassedOver {
         self.tell_unread();
     }
 
-    /// Notes about what somebody may miss, each with the first name.
+    /// Prints notes about entries that the user may miss, each with the first name.
     pub fn tell_named(&self) {
         self.called.tell("file", "is called a picture and is none", "are called pictures and are none");
         let build = "not read by this build of phi3v (feature pdf)";
@@ -81,7 +81,7 @@ impl PassedOver {
         self.special.tell("pipe or device", "is no file", "are no files");
     }
 
-    /// A note about what cannot be read, if there is something.
+    /// Prints a note about entries that cannot be read, if any.
     pub fn tell_unread(&self) {
         let Some(first) = &self.first_unread else { return };
         match self.unread {
@@ -90,7 +90,7 @@ impl PassedOver {
         }
     }
 
-    /// Why nothing was found by `names`: a folder that cannot be read may be what they mean, or files of which notes tell.
+    /// The error if `names` yield nothing: an unreadable folder may be what they mean, or files that the notes mention.
     pub(super) fn none(&mut self, names: String) -> BatchError {
         self.tell_named();
         if let Some(unread) = self.first_unread.take() {
@@ -102,7 +102,7 @@ impl PassedOver {
         }
     }
 
-    /// Counts a file that is no picture.
+    /// Counts a file that is not a picture.
     pub(super) fn file(&mut self, path: &Path, is_pdf: bool) {
         if is_pdf {
             self.pdfs.add(path);
@@ -113,13 +113,14 @@ impl PassedOver {
         }
     }
 
-    /// Counts what is no file, as it was `told`: a link to a folder or to nowhere, a pipe or device, or what cannot be looked at.
+    /// Counts an entry that is not a regular file, given its metadata: a link to a folder, a broken link, a pipe or device, or
+    /// one that cannot be examined.
     pub(super) fn no_file(&mut self, path: &Path, told: io::Result<Metadata>) {
         match told {
             Ok(metadata) if metadata.is_dir() => self.linked.add(path),
             Ok(_) => self.special.add(path),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // without a link it is gone by now
+                // if it is not a link, it was removed meanwhile
                 if path.is_symlink() {
                     self.dangling.add(path);
                 }
@@ -128,7 +129,7 @@ impl PassedOver {
         }
     }
 
-    /// Counts a folder that cannot be read, or what cannot be looked at.
+    /// Counts a folder that cannot be read, or an entry that cannot be examined.
     pub(super) fn unread(&mut self, error: BatchError) {
         self.unread += 1;
         self.first_unread.get_or_insert(error);

@@ -1,24 +1,24 @@
-//! Patterns for names, as `photos/**/*.jpg`, taken apart.
+//! Parses name patterns such as `photos/**/*.jpg`.
 
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf, is_separator};
 
-/// What stands between two separators.
+/// One component of a pattern, between two separators.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Part {
-    /// A name, which is no pattern.
+    /// A literal name.
     Name(OsString),
-    /// What a name has to be like. Of one that is no text it is what would be shown.
+    /// A pattern that a name must match. A name that is not valid Unicode is matched as it would be displayed.
     Pattern(glob::Pattern),
     /// `**`: any number of folders.
     AnyDepth,
 }
 
-/// Where the paths of a pattern begin, which is nowhere for those from the working folder, and its parts. A last `**` stands for
-/// what is no file, as behind a last separator.
+/// The folder a pattern starts from (empty: the working folder) and its parts. A trailing `**` matches no file, as after a
+/// trailing separator.
 ///
 /// # Errors
-/// It is no pattern: what is wrong with it.
+/// The pattern is invalid; the error says why.
 pub(super) fn parts(pattern: &str) -> Result<(PathBuf, Vec<Part>), &'static str> {
     let parsed = |text: &str| glob::Pattern::new(text).map_err(|error| error.msg);
     parsed(pattern)?;

@@ -1,4 +1,4 @@
-//! From an input to requests: what is done on threads of its own while the engine works.
+//! Turns inputs into requests, on separate threads while the engine works.
 
 use super::inputs::PictureItem;
 use super::lines::Lines;
@@ -17,32 +17,32 @@ use phi3v::{Conversation, GenerationOptions};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What an answer is for.
+/// Identifies the answer of a request.
 pub struct Key {
-    /// The row that it is a part of.
+    /// The row the answer belongs to.
     pub row: Arc<RowKey>,
-    /// Which of its answers.
+    /// Index of the answer within the row.
     pub choice: usize,
 }
 
 /// Requests for one input.
 pub type Group = Vec<Asked<Key, ApiError>>;
 
-/// Makes requests of pictures: every question of the job about each.
+/// Makes requests of pictures: one for each question of the job.
 pub struct PictureAsker {
     /// How pictures are read.
     pub options: ImageOptions,
-    /// Documents that are open from one page to the next.
+    /// Documents kept open between their pages.
     pub open: OpenFiles,
-    /// Makes ids of the questions' texts.
+    /// Tokenizes the questions.
     pub tokenizer: Arc<Tokenizer>,
-    /// Tokens that prompt and answer may have.
+    /// Limit of tokens for a prompt and its answer.
     pub context_tokens: usize,
     /// Instructions before each question.
     pub system: Option<String>,
-    /// How answers are chosen and where they end.
+    /// Sampling and limits of answers.
     pub generation: GenerationOptions,
-    /// What is asked about every picture.
+    /// The questions asked about every picture.
     pub questions: Vec<Prepared>,
     /// The digest that names the job, for rows and seeds.
     pub job: String,
@@ -52,22 +52,22 @@ pub struct PictureAsker {
 pub struct Prepared {
     /// The question as it was given.
     pub question: Question,
-    /// What holds answers to its form, at the start of one. It may be cloned by one thread at a time.
+    /// The constraint that enforces the form, in its initial state. Only one thread at a time may clone it.
     pub constraint: Option<Mutex<GrammarConstraint>>,
-    /// What finds the values of such an answer.
+    /// Finds the values in such an answer.
     pub fields: Option<FieldReader>,
 }
 
-/// A picture and those of the questions that have no row.
+/// A picture, with the questions that have no row yet.
 pub struct PictureWork {
-    /// Where the picture is, and what its rows are called.
+    /// The picture's location and name.
     pub item: PictureItem,
-    /// Numbers of questions, from 0.
+    /// Indices of questions, from 0.
     pub questions: Vec<usize>,
 }
 
 impl PictureAsker {
-    /// Reads and cuts a picture and asks about it. A picture that cannot be had gives every question its error.
+    /// Reads and cuts a picture and asks about it. If the picture cannot be read, every question gets its error.
     #[must_use]
     pub fn prepare(&self, work: &PictureWork) -> Group {
         let PictureItem { source, page, .. } = &work.item;
@@ -101,20 +101,20 @@ impl PictureAsker {
         if let Some(constraint) = &prepared.constraint {
             let constraint = constraint.lock().unwrap_or_else(PoisonError::into_inner).clone();
             request.constraint = Some(Box::new(constraint) as Box<dyn Constraint>);
-            // the probabilities of the row's values are made of the tokens'
+            // the probabilities of the row's values are computed from those of the tokens
             request.sampling.logprobs = Some(0);
         }
         Ok(request)
     }
 }
 
-/// What `work` gives; an error where it panics, so that the input has a row that says so, and the others theirs.
+/// The result of `work`. A panic becomes an error, so that it affects only this input's row.
 fn caught<T>(work: impl FnOnce() -> Result<T, ApiError>) -> Result<T, ApiError> {
     let failed = || ApiError::internal("the request could not be prepared");
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(failed()))
 }
 
-/// Why a picture that was named cannot be asked about, in the words of the command line: the rows are its user's own.
+/// Why a named picture cannot be used, worded as on the command line: the rows are for the same user.
 fn refusal(error: &NamedImageError) -> ApiError {
     let code = match error {
         NamedImageError::Image { error, .. } => ApiError::image(error, "").code,
@@ -130,21 +130,21 @@ fn refusal(error: &NamedImageError) -> ApiError {
     ApiError { hint, ..ApiError::new(code, error.to_string()) }
 }
 
-/// What is told of a request some page of which lacks something.
+/// The warning for a request with a page that is incomplete.
 const LINE_INCOMPLETE: &str = "a picture or a font on a page could not be drawn, and is missing";
 
-/// Asks what JSON lines ask.
+/// Makes the requests that JSON lines contain.
 pub struct LineAsker {
     /// The file's lines, each of them a request.
     pub lines: Lines,
-    /// Makes requests of their bodies.
+    /// Converts bodies to requests.
     pub offline: Offline,
     /// The digest that names the job, for rows and seeds.
     pub job: String,
 }
 
 impl LineAsker {
-    /// Makes the requests of line `index`, called `custom_id`.
+    /// Makes the requests of line `index`, named `custom_id`.
     #[must_use]
     pub fn prepare(&self, index: usize, custom_id: &str) -> Group {
         let body = self.lines.body(index);

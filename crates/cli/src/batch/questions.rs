@@ -1,4 +1,4 @@
-//! What is asked about every picture: one question, or a file of several.
+//! The questions asked about every picture: one, or several from a file.
 
 use phi3v::constraint::Grammar;
 use phi3v::presets::Preset;
@@ -7,25 +7,25 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::HashSet;
 
-/// Questions in a file.
+/// Most questions in a file.
 pub const QUESTIONS_MAX: usize = 1024;
-/// Bytes of a question's name.
+/// Most bytes of a question's name.
 const NAME_BYTES_MAX: usize = 128;
 
-/// A question that is asked about every picture.
+/// A question asked about every picture.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Question {
-    /// What its rows are called behind the picture's name; nothing where there is one question only.
+    /// The suffix of its rows' names after the picture's name; `None` if there is only one question.
     pub name: Option<String>,
     /// The text that the model is asked.
     #[serde(default)]
     pub prompt: String,
-    /// The JSON schema that its answer follows; a preset's name has become its schema.
+    /// The JSON schema that its answer follows; a preset's name is already replaced by its schema.
     pub schema: Option<Value>,
-    /// The regular expression that its answer matches as a whole.
+    /// The regular expression that must match its whole answer.
     pub regex: Option<String>,
-    /// The texts of which its answer is one.
+    /// The texts from which its answer is chosen.
     pub choices: Option<Vec<String>>,
 }
 
@@ -36,7 +36,7 @@ impl Question {
         Self { prompt: prompt.to_owned(), ..Self::default() }
     }
 
-    /// The form of its answers, if they have one.
+    /// The form of its answers, if any.
     #[must_use]
     pub fn form(&self) -> Option<Grammar> {
         let Self { schema, regex, choices, .. } = self;
@@ -45,7 +45,7 @@ impl Question {
         schema.or(regex).or_else(|| choices.clone().map(Grammar::Choices))
     }
 
-    /// Gives its answers the form `form`, if they have none.
+    /// Sets the form of its answers to `form`, if they have none.
     pub fn set_form(&mut self, form: &Grammar) {
         if self.form().is_some() {
             return;
@@ -54,12 +54,12 @@ impl Question {
             Grammar::JsonSchema(schema) => self.schema = Some(schema),
             Grammar::Regex(pattern) => self.regex = Some(pattern),
             Grammar::Choices(choices) => self.choices = Some(choices),
-            // which nobody can ask for here
+            // cannot be requested here
             Grammar::JsonObject | Grammar::Lark(_) => {}
         }
     }
 
-    /// Puts a preset's schema in the place of its name, and its question where there is none.
+    /// Replaces a preset's name by its schema, and uses the preset's question if there is none.
     fn resolve(&mut self) -> Result<(), String> {
         let Some(Value::String(name)) = &self.schema else { return Ok(()) };
         let preset = Preset::named(name)
@@ -71,7 +71,7 @@ impl Question {
         Ok(())
     }
 
-    /// What an answer about the picture `picture` is called.
+    /// The name of the row for the picture `picture`.
     #[must_use]
     pub fn row_id(&self, picture: &str) -> String {
         match &self.name {
@@ -81,22 +81,22 @@ impl Question {
     }
 }
 
-/// Reads a file of questions: one a line, or, where it begins with a brace or a bracket, JSON objects on lines or in a
-/// list. Those without a name are called by their number, from 1.
+/// Reads a file of questions: one per line, or, if it begins with a brace or a bracket, JSON objects on lines or in a list.
+/// Questions without a name are named by their number, from 1.
 ///
 /// # Errors
-/// What is wrong with it, in words that go on from the file's name.
+/// What is wrong with the file, worded to follow its name.
 pub fn parse(text: &str) -> Result<Vec<Question>, String> {
     check(read_list(text, Question::alone, plain)?)
 }
 
-/// The parser's message, without the names of Rust's types.
+/// The parser's message without the names of Rust types.
 fn plain(error: &serde_json::Error) -> String {
     error.to_string().replace("struct Question", "an object with a prompt")
 }
 
-/// Reads a list of one to [`QUESTIONS_MAX`] questions: `of_line` makes one of a line, objects are read as they are, and
-/// `plain` puts the parser's message into words for people.
+/// Reads a list of one to [`QUESTIONS_MAX`] questions: `of_line` converts a line, objects are deserialized directly, and
+/// `plain` rewords the parser's messages.
 ///
 /// # Errors
 /// As for [`parse`].

@@ -1,5 +1,5 @@
-//! A row of the results, in the form of OpenAI's batches: `{id, custom_id, response: {status_code, request_id, body},
-//! error}`. Nothing in it says when or beside whom the row was made: the same job gives the same rows.
+//! A row of the results, in the format of OpenAI's batches: `{id, custom_id, response: {status_code, request_id, body},
+//! error}`. A row does not depend on when it was made or which requests ran beside it: the same job gives the same rows.
 
 use crate::server::error::{ApiError, Hint};
 use crate::server::openai::offline::{Extras, Stamp, completion};
@@ -19,38 +19,38 @@ pub struct RowMaker {
     pub created: u64,
     /// Name of the model.
     pub model: String,
-    /// Tells the texts of tokens beside log probabilities.
+    /// Decodes the tokens listed with log probabilities.
     pub tokenizer: Arc<Tokenizer>,
-    /// What the limit of an answer's tokens is called where its user sets it.
+    /// The user's name for the limit of an answer's tokens.
     pub limit: &'static str,
 }
 
-/// A row that is to be written.
+/// A row to be written.
 pub struct RowKey {
-    /// What it is about.
+    /// Name of the input.
     pub custom_id: String,
-    /// Answers that it has.
+    /// Number of answers.
     pub choices: usize,
-    /// What they carry besides their text.
+    /// What the answers carry besides their text.
     pub extras: Extras,
-    /// What may make them wrong: something of the picture that the model could not see.
+    /// What may make the answers wrong: parts of the picture that the model could not see.
     pub warning: Option<String>,
-    /// Memory that its requests hold.
+    /// Memory held by the row's requests.
     pub(super) _budget: Option<Budget>,
 }
 
-/// A line of results, in the form of OpenAI's batches.
+/// A line of results, in the format of OpenAI's batches.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// The row's own name, the same in every run.
+    /// The row's id, the same in every run.
     pub id: String,
-    /// What was asked about.
+    /// Name of the input.
     pub custom_id: String,
     /// What a server would have answered.
     pub response: RowResponse,
     /// Why there is no answer.
     pub error: Option<RowError>,
-    /// What may make the answer wrong, if there is something.
+    /// What may make the answer wrong, if anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,
 }
@@ -60,7 +60,7 @@ pub struct Row {
 pub struct RowResponse {
     /// 200, or the status of the error.
     pub status_code: u16,
-    /// The request's own name, the same in every run.
+    /// The request's id, the same in every run.
     pub request_id: String,
     /// A chat completion, or an error.
     pub body: Value,
@@ -71,12 +71,12 @@ pub struct RowResponse {
 pub struct RowError {
     /// Stable name of the error.
     pub code: String,
-    /// What has failed, in one sentence.
+    /// What failed, in one sentence.
     pub message: String,
 }
 
 impl RowMaker {
-    /// The row that `key` asks for: `answers`, with what else was asked for.
+    /// The row for `key` with its `answers` and the requested extras.
     #[must_use]
     pub fn answered(&self, key: &RowKey, answers: &[Answer]) -> Row {
         let RowKey { custom_id, extras, .. } = key;
@@ -90,7 +90,7 @@ impl RowMaker {
         }
     }
 
-    /// The row of what could not be answered.
+    /// The row for an input that could not be answered.
     #[must_use]
     pub fn failed(&self, custom_id: &str, error: &ApiError) -> Row {
         let error = in_a_batch(error.clone(), self.limit);
@@ -109,7 +109,7 @@ impl RowMaker {
         }
     }
 
-    /// A name that is the same in every run of the job.
+    /// An id that is the same in every run of the job.
     fn name(&self, prefix: &str, custom_id: &str) -> String {
         let hash = salt(&self.job, custom_id);
         let digits: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
@@ -117,7 +117,7 @@ impl RowMaker {
     }
 }
 
-/// What belongs to one input of one job and to nothing else.
+/// A digest unique to one input of one job.
 #[must_use]
 pub fn salt(job: &str, custom_id: &str) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
@@ -130,13 +130,13 @@ fn body(value: &impl Serialize) -> Value {
 }
 
 impl Row {
-    /// Whether there is no answer.
+    /// Whether the row has an error.
     #[must_use]
     pub fn is_failed(&self) -> bool {
         self.error.is_some()
     }
 
-    /// What can be done about there being no answer, if something is known.
+    /// What can be done about the error, if known.
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
         self.response.body.pointer("/error/hint")?.as_str().filter(|_| self.is_failed())
@@ -155,7 +155,8 @@ impl Row {
     }
 }
 
-/// An error of the server without advice that only whoever runs or asks a server can follow. An answer's tokens are bounded by `limit`.
+/// A server error without the advice meant for clients or operators of a server; `limit` is the batch's name for the token
+/// limit.
 fn in_a_batch(mut error: ApiError, limit: &str) -> ApiError {
     if let Some(Hint { asker, of_server, start_with }) = error.hint.as_deref_mut() {
         *of_server = None;

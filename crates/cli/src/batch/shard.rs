@@ -1,8 +1,8 @@
-//! A part of a job, for several machines or processes.
+//! One part of a job that is divided among machines or processes.
 
 use std::str::FromStr;
 
-/// Part `index` of `count`, from 1: the inputs whose name's hash falls to it, wherever and in whatever order they lie.
+/// Part `index` of `count`, from 1: the inputs whose names hash to it, regardless of their location and order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shard {
     index: u32,
@@ -10,7 +10,7 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Whether the input of that name is in this part.
+    /// Whether the input named `id` is in this part.
     #[must_use]
     pub fn has(self, id: &str) -> bool {
         let hash = blake3::hash(id.as_bytes());

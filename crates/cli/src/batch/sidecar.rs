@@ -1,4 +1,4 @@
-//! An answer beside its picture: as text, as JSON, or as XMP, where photo tools read the alt text.
+//! Sidecar files: an answer written beside its picture as text, JSON, or XMP, from which photo tools read the alt text.
 
 use super::error::BatchError;
 use super::journal::write_error;
@@ -11,19 +11,19 @@ use std::ffi::OsString;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-/// The form of the files that are written beside pictures.
+/// The format of a sidecar file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// The answer as plain text, and nothing else.
     Txt,
-    /// An object with the answer, what was asked and by which model it was answered.
+    /// An object with the answer, the question and the model's name.
     Json,
     /// A description of the picture in Adobe's format.
     Xmp,
 }
 
 impl Form {
-    /// How the names of its files end.
+    /// The file name extension of this format.
     #[must_use]
     pub fn ending(self) -> &'static str {
         match self {
@@ -33,7 +33,7 @@ impl Form {
         }
     }
 
-    /// The file for an answer; none where there is no answer.
+    /// The file's contents for a row; `None` if the row has no answer.
     #[must_use]
     pub fn contents(self, row: &Row, prompt: &str) -> Option<String> {
         let answer = row.answer()?;
@@ -50,15 +50,15 @@ impl Form {
     }
 }
 
-/// An answer of a form is told as what it is.
+/// Converts an answer that has a form to its JSON value.
 fn as_json(answer: &str) -> Value {
     let object =
         serde_json::from_str(answer).ok().filter(|value: &Value| value.is_object() || value.is_array());
     object.unwrap_or_else(|| answer.into())
 }
 
-/// Where the sidecars of pictures go: beside each, its ending replaced. Where pictures have the same name but for that, or the
-/// name would be that of another picture's whole one, the whole name is kept, as `a.jpg.txt` and `a.png.txt`.
+/// The paths of the pictures' sidecars: beside each picture, with its extension replaced. If two pictures differ only in
+/// their extension, or the path would be another picture's full-name sidecar, the full name is kept: `a.jpg.txt`, `a.png.txt`.
 #[must_use]
 pub fn places(pictures: &[PathBuf], form: Form) -> Vec<PathBuf> {
     let short = |path: &PathBuf| path.with_extension(form.ending());
@@ -77,7 +77,7 @@ pub fn places(pictures: &[PathBuf], form: Form) -> Vec<PathBuf> {
         *count.entry(short).or_default() += 1;
     }
     let place = |path: &PathBuf| {
-        // a picture that has the sidecar's name would be written over
+        // a picture with the sidecar's name would be overwritten
         if count[&folded(short(path))] == 1 && folded(short(path)) != folded(path) {
             return short(path);
         }
@@ -86,17 +86,17 @@ pub fn places(pictures: &[PathBuf], form: Form) -> Vec<PathBuf> {
     pictures.iter().map(place).collect()
 }
 
-/// Writes a sidecar, as a whole or not at all.
+/// Writes a sidecar atomically.
 ///
 /// # Errors
-/// It cannot be written, or is there and is to be kept.
+/// The file cannot be written, or it exists and must be kept.
 pub fn write(path: &Path, contents: &str, existing: Existing) -> Result<(), BatchError> {
     let mut file = NewFile::create(path, existing).map_err(write_error)?;
     file.write(contents.as_bytes()).map_err(write_error)?;
     file.finish().map_err(write_error)
 }
 
-/// A packet with the text as the picture's description and as its alt text (IPTC's `AltTextAccessibility`).
+/// An XMP packet with the text as the picture's description and alt text (IPTC's `AltTextAccessibility`).
 fn xmp(text: &str) -> String {
     let text = escaped(text);
     let mut packet = String::from("<?xpacket begin=\"\u{feff}\" id=\"W5M0MpCehiHzreSzNTczkc9d\"?>\n");
@@ -114,7 +114,7 @@ fn xmp(text: &str) -> String {
     packet + "  </rdf:Description>\n </rdf:RDF>\n</x:xmpmeta>\n<?xpacket end=\"w\"?>\n"
 }
 
-/// Text between tags. Characters that XML cannot hold at all become U+FFFD.
+/// Escapes text between tags. Characters that XML cannot represent become U+FFFD.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -150,10 +150,10 @@ mod tests {
         let expected =
             ["a.txt", "b.jpg.txt", "b.png.txt", "x/a.txt", "plain.txt", "c.txt.txt"].map(PathBuf::from);
         assert_eq!(places(&paths, Form::Txt), expected);
-        // a short name that is another's long one
+        // a short name that equals another's full one
         let paths: Vec<PathBuf> = ["a.jpg", "a.png", "a.jpg.gif"].map(PathBuf::from).into();
         assert_eq!(places(&paths, Form::Txt), ["a.jpg.txt", "a.png.txt", "a.jpg.gif.txt"].map(PathBuf::from));
-        // which some systems take for the same name
+        // names that some systems consider equal
         let paths: Vec<PathBuf> = ["D.jpg", "d.png"].map(PathBuf::from).into();
         let folds = cfg!(any(target_os = "macos", windows));
         let expected = if folds { ["D.jpg.txt", "d.png.txt"] } else { ["D.txt", "d.txt"] };

@@ -1,9 +1,9 @@
-//! All rows as a table, in the order of their names, and of numbers of pages and questions: CSV, or Parquet where the
-//! program was built with it.
+//! All rows as a table, ordered by name, page and question, as CSV or (if built in) Parquet.
 //!
-//! The columns are `custom_id`, `question` (where there are several), `answer`, `finish_reason`, `error`, and, where answers
-//! follow a schema, one for each property of its object. An answer that is an array of objects, or a table, has a row for each,
-//! of which the first has the answer itself; the columns of tables that were read are those of all answers.
+//! The columns are `custom_id`, `question` (if there are several), `answer`, `finish_reason`, `error`, and, if answers follow
+//! a
+//! schema, one per property of its object. An answer that is an array of objects, or a table, has one row per element;
+//! only the first has the answer itself. For tables read from pictures, the columns are those of all answers.
 
 use super::error::BatchError;
 use super::journal::{Done, DoneRows, Journal, write_error};
@@ -17,19 +17,19 @@ use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::path::Path;
 
-/// What the columns are.
+/// The columns of a table.
 #[derive(Clone, Debug, Default)]
 pub struct Columns {
-    /// Names of questions, with their texts, where there are several.
+    /// Names and texts of the questions, if there are several.
     questions: Vec<(String, String)>,
-    /// Properties of the schemas, in their order.
+    /// Properties of the schemas, in order.
     properties: Names,
-    /// Whether answers bring columns of their own.
+    /// Whether answers add columns of their own.
     open: bool,
 }
 
 impl Columns {
-    /// Of the questions, which JSON lines do not have.
+    /// The columns for the questions; empty for JSON lines.
     #[must_use]
     pub fn new(questions: &[Question]) -> Self {
         let named = |question: &Question| Some((question.name.clone()?, question.prompt.clone()));
@@ -42,7 +42,7 @@ impl Columns {
         Self { questions: questions.iter().filter_map(named).collect(), properties, open }
     }
 
-    /// The same with those that the answers bring.
+    /// The columns, with those that the answers add.
     fn complete(&self, journal: &Journal, done: &DoneRows) -> Result<Self, BatchError> {
         let mut whole = self.clone();
         if self.open {
@@ -54,7 +54,7 @@ impl Columns {
         Ok(whole)
     }
 
-    /// The columns of every table, of one question or of `several`.
+    /// The columns of every table, for one question or `several`.
     fn own_names(several: bool) -> &'static [&'static str] {
         if several {
             &["custom_id", "question", "answer", "finish_reason", "error"]
@@ -63,7 +63,7 @@ impl Columns {
         }
     }
 
-    /// Their names, no two alike. Properties that are called as a column of every table bear a mark.
+    /// The columns' names, without duplicates. A property named like a column of every table gets a mark.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         let own = Self::own_names(!self.questions.is_empty());
@@ -78,7 +78,7 @@ impl Columns {
         own.iter().map(|&name| name.to_owned()).chain(self.properties.iter().map(column)).collect()
     }
 
-    /// The lines of a result, at least one: of each the cells that are not empty, with the indices of their columns.
+    /// The lines of a result, at least one: for each, the non-empty cells with the indices of their columns.
     fn lines(&self, row: &Row) -> impl Iterator<Item = Vec<(usize, String)>> {
         let own = self.cells(row);
         let (width, answer) = (own.len(), 1 + usize::from(!self.questions.is_empty()));
@@ -93,7 +93,7 @@ impl Columns {
         })
     }
 
-    /// The rows of a journal in the order of their names: pages by their numbers, and of each the questions as they were asked.
+    /// The rows of a journal ordered by name, page number, and the order of the questions.
     fn rows<'a, 'd>(
         &self,
         journal: &'a Journal,
@@ -115,7 +115,7 @@ impl Columns {
         offsets.into_iter().map(|offset| journal.row_at(offset))
     }
 
-    /// What a result's lines have in common.
+    /// The cells that a result's lines share.
     fn cells(&self, row: &Row) -> Vec<Cell> {
         let mut cells = vec![Some(row.custom_id.clone())];
         if !self.questions.is_empty() {
@@ -131,16 +131,16 @@ impl Columns {
     }
 }
 
-/// The rows of a result's answer, if it is JSON that has any.
+/// The rows of a result's answer, if it is JSON that contains any.
 fn records(row: &Row) -> Vec<Record> {
     let answer: Option<Value> = row.answer().and_then(|answer| serde_json::from_str(answer).ok());
     answer.as_ref().and_then(tables::records).unwrap_or_default()
 }
 
-/// Writes a CSV file as RFC 4180 has it, in UTF-8.
+/// Writes a CSV file in UTF-8 according to RFC 4180.
 ///
 /// # Errors
-/// It cannot be written, or the journal not be read.
+/// The file cannot be written, or the journal cannot be read.
 pub fn write_csv(
     path: &Path,
     columns: &Columns,
@@ -163,14 +163,14 @@ pub fn write_csv(
     file.finish().map_err(write_error)
 }
 
-/// Whether the file at `path` begins as [`write_csv`] does.
+/// Whether the file at `path` begins like one of [`write_csv`].
 #[must_use]
 pub fn is_csv(path: &Path) -> bool {
     let [one, several] = [false, true].map(|several| Columns::own_names(several).join(","));
     let mut begin = Vec::new();
     let longest = several.len() as u64 + 1;
     let read = phi3v::files::open_regular(path).and_then(|file| file.take(longest).read_to_end(&mut begin));
-    // behind the columns of every table come others, or the end of the line
+    // after the columns of every table come others, or the end of the line
     let is_head = |head: String| matches!(begin.strip_prefix(head.as_bytes()), Some([b',' | b'\r', ..]));
     read.is_ok() && [one, several].into_iter().any(is_head)
 }
@@ -178,7 +178,7 @@ pub fn is_csv(path: &Path) -> bool {
 #[cfg(feature = "parquet")]
 mod parquet_file;
 
-/// Whether the file at `path` is one that was written by [`parquet_writer`]; no file is where this build has none.
+/// Whether the file at `path` was written by [`parquet_writer`]; always false in a build without Parquet.
 #[must_use]
 pub fn is_parquet(path: &Path) -> bool {
     #[cfg(feature = "parquet")]
@@ -190,13 +190,13 @@ pub fn is_parquet(path: &Path) -> bool {
     }
 }
 
-/// What writes all rows of a journal as a file, as [`write_csv`] does.
+/// A function that writes all rows of a journal to a file, as [`write_csv`] does.
 pub type WriteTable = fn(&Path, &Columns, &Journal, &DoneRows, Existing) -> Result<(), BatchError>;
 
-/// What writes Parquet files: every column optional text, in row groups of 65,536.
+/// The function that writes Parquet files: every column is optional text, in row groups of 65,536.
 ///
 /// # Errors
-/// [`BatchError::NoParquet`], where the program was built without the feature `parquet`.
+/// [`BatchError::NoParquet`] if the program was built without the feature `parquet`.
 pub fn parquet_writer() -> Result<WriteTable, BatchError> {
     #[cfg(feature = "parquet")]
     return Ok(parquet_file::write_parquet);
@@ -204,7 +204,7 @@ pub fn parquet_writer() -> Result<WriteTable, BatchError> {
     return Err(BatchError::NoParquet);
 }
 
-/// A file that has not got its name yet, to write to.
+/// A file being written that does not have its final name yet.
 struct Unfinished(NewFile);
 
 impl Write for Unfinished {

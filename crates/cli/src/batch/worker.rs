@@ -1,4 +1,4 @@
-//! The engine's loop: requests come in as they are prepared, rows go out as they are whole.
+//! The engine's loop: takes requests as they are prepared and emits rows as they become complete.
 
 use super::error::BatchError;
 use super::prepare::{Group, Key};
@@ -9,26 +9,26 @@ use phi3v::engine::Engine;
 use phi3v_kernels::Backend;
 use std::collections::HashMap;
 
-/// Takes the rows of a batch as they come.
+/// Receives the rows of a batch.
 pub trait Sink {
     /// Takes a row.
     ///
     /// # Errors
-    /// It cannot be written, and nothing can any more.
+    /// The row cannot be written, and later rows could not be either.
     fn row(&mut self, row: Row) -> Result<(), BatchError>;
 
-    /// Has a moment between two steps of the engine.
+    /// Called between two steps of the engine.
     ///
     /// # Errors
-    /// What was written has not reached the disk.
+    /// Written rows could not be synced to the disk.
     fn moment(&mut self) -> Result<(), BatchError>;
 }
 
-/// Answers what comes from `coming`, in the order in which answers end, until there is no more or `stop` says so:
-/// then what runs is finished.
+/// Answers the requests from `coming`, in the order in which answers end, until there are no more or `stop` returns true.
+/// Running requests are then finished.
 ///
 /// # Errors
-/// The sink's, or [`BatchError::Device`]: the device has failed, and what it was asked then has no row.
+/// The sink's error, or [`BatchError::Device`] if the device has failed; its running requests then have no row.
 pub fn run<B: Backend>(
     engine: &mut Engine<B>,
     coming: Coming<Group>,
@@ -46,7 +46,7 @@ pub fn run<B: Backend>(
         }
         let mut lost = None;
         for ended in batch.step() {
-            // the device is to blame, and not what was asked: whatever is asked next has the error too
+            // the device is to blame, not the request: every later request would get the same error
             if let Some(error) = ended.result.as_ref().err().filter(|error| error.code == Code::DeviceFailed)
             {
                 lost = Some(error.message.clone());
@@ -62,7 +62,7 @@ pub fn run<B: Backend>(
     Ok(())
 }
 
-/// Rows some of whose answers are still being made, by their names.
+/// Incomplete rows, by name.
 #[derive(Default)]
 struct Parts(HashMap<String, Part>);
 
@@ -73,7 +73,7 @@ struct Part {
 }
 
 impl Parts {
-    /// Adds an answer, and gives the row that it completes.
+    /// Adds an answer; returns the row if this completes it.
     fn add(&mut self, ended: Ended<Key, ApiError>, maker: &RowMaker) -> Option<Row> {
         let Ended { key: Key { row, choice }, result } = ended;
         let whole = || Part { answers: vec![None; row.choices], error: None, missing: row.choices };
@@ -104,7 +104,7 @@ mod tests {
     use phi3v_kernels::BackendError;
     use std::sync::Arc;
 
-    /// Rows by name, and whether they have an error.
+    /// Rows by name, with whether they have an error.
     #[derive(Default)]
     struct Rows(Vec<(String, bool)>);
 
@@ -151,7 +151,7 @@ mod tests {
             "{ended}"
         );
         let failed = |id: &str| (id.to_owned(), true);
-        // what has ended in the same step has a row
+        // requests that ended in the same step have rows
         assert_eq!(rows.0[..2], [failed("a"), failed("b")]);
         assert!(rows.0.iter().all(|(id, _)| id != "c" && id != "d"), "{:?}", rows.0);
     }

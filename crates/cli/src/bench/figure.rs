@@ -1,29 +1,29 @@
-//! What is told of a measured model.
+//! The results of measuring a model.
 
-/// What a figure measures, and with it the unit of its value and the meaning of its size.
+/// What a figure measures, which determines the unit of its value and the meaning of its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Name {
-    /// Tokens of a prompt per second; the size is its length.
+    /// Tokens of a prompt per second; the size is the prompt's length.
     Prefill,
-    /// Tokens of an answer per second; the size is what came before.
+    /// Tokens of an answer per second; the size is the number of tokens before it.
     Decode,
-    /// Tokens per second of 16 answers that decode together, of all of them; the size is what came before each, the tokens of
-    /// each its own.
+    /// Total tokens per second of 16 answers that decode together; the size is the number of tokens before each, held by each
+    /// separately.
     Decode16,
-    /// Milliseconds of the vision tower and projector; the size counts tiles.
+    /// Milliseconds of the vision tower and projector; the size is the number of tiles.
     Vision,
     /// Seconds from the decoded picture to the first token; the size is the prompt's length.
     FirstToken,
-    /// Seconds to the first token of another question on the same picture; the size counts its tokens.
+    /// Seconds to the first token of another question about the same picture; the size is the number of its tokens.
     NextQuestion,
-    /// Seconds from the weights' file, or from weights in memory, to a model that can run.
+    /// Seconds from the weights' file, or from weights in memory, to a loaded model.
     Load,
-    /// Greatest memory of the process, in GB, while it measured all but what decodes after made-up tokens.
+    /// Peak memory of the process in GB, excluding decoding after made-up tokens.
     PeakRss,
 }
 
 impl Name {
-    /// The name that reports have for it, which does not change between versions.
+    /// The name in reports, which is stable across versions.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -38,7 +38,7 @@ impl Name {
         }
     }
 
-    /// The unit of its values as reports write it: tokens per second, time or memory.
+    /// The unit of the values in reports: tokens per second, time or memory.
     #[must_use]
     pub fn unit(self) -> &'static str {
         match self {
@@ -64,7 +64,7 @@ impl Readings {
         self.0[self.0.len() / 2]
     }
 
-    /// The figure whose value comes of seconds by `value`, and `seconds_at_limit` those at the machine's limits.
+    /// The figure computed by `value` from seconds; `seconds_at_limit` is the time at the machine's limits.
     pub(super) fn figure(
         &self,
         name: Name,
@@ -85,61 +85,61 @@ impl Readings {
     }
 }
 
-/// One measured figure: what it measures, at which size, its value, and how near the limit it is.
+/// A measured figure: what it measures, its size, its value, and its share of the limit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Figure {
-    /// What the figure measures, and with it its unit.
+    /// What the figure measures, including its unit.
     pub name: Name,
     /// Tokens, depth or tiles.
     pub size: usize,
-    /// The median of the readings, in the unit that [`Name::unit`] names.
+    /// The median of the readings, in the unit of [`Name::unit`].
     pub value: f64,
-    /// Between which values half of the readings lie, all of up to three.
+    /// The quartiles of the readings; of up to three, the lowest and highest.
     pub quartiles: [f64; 2],
-    /// How many readings there were.
+    /// The number of readings.
     pub readings: usize,
-    /// Part of the measured limit, where there is one.
+    /// The share of the measured limit, if there is one.
     pub share: Option<f64>,
 }
 
 impl Figure {
-    /// A figure that was read once and has no limit.
+    /// A figure with one reading and no limit.
     pub(super) fn single(name: Name, value: f64) -> Self {
         Self { name, size: 0, value, quartiles: [value; 2], readings: 1, share: None }
     }
 }
 
-/// A figure that there is none of.
+/// A figure that was not measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeftOut {
     /// What it would have measured.
     pub name: Name,
-    /// At which size: tokens or pictures, as in [`Figure`].
+    /// Its size: tokens or pictures, as in [`Figure`].
     pub size: usize,
     /// Why it was not measured.
     pub reason: Reason,
 }
 
-/// Why a figure is left out.
+/// Why a figure was not measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// The keys and values of what came before take more memory than they may.
+    /// The keys and values of earlier tokens need more memory than allowed.
     Memory {
-        /// What they would take, in bytes.
+        /// The bytes they need.
         needed_bytes: u64,
-        /// What they may take, where that is known.
+        /// The bytes they may use, if known.
         limit_bytes: Option<u64>,
     },
-    /// The system does not tell.
+    /// The system does not report it.
     NotTold,
 }
 
-/// What is told as soon as it is known.
+/// A result, reported as soon as it is known.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Told {
     /// A figure was measured.
     Figure(Figure),
-    /// There is none, for this reason.
+    /// A figure was not measured.
     LeftOut(LeftOut),
 }
 

@@ -1,12 +1,12 @@
-//! Measures the model on this machine: seconds and rates, each beside what the machine could do at most.
+//! Measures the model on this machine: times and rates, each compared with the machine's limit.
 //!
-//! No files are needed: the weights are random, of the real model's shapes. A *share* compares with limits measured
-//! in the same run ([`Limits`]). For work bound by arithmetic it is the time that the operations would take at the
-//! peak (products at that of the weights' format, attention at that of bf16) over the time taken; for decoding, the
-//! time that reading the weights, keys and values would take at the read bandwidth, or the products at the peak where
-//! that is more. Operations are those of the whole mathematics: rows that a fast path leaves out count as done.
+//! No files are needed: the weights are random, with the real model's shapes. A *share* compares with limits measured in the
+//! same run ([`Limits`]). For compute-bound work, it is the time that the operations would take at the peak (products at the
+//! peak of the weights' format, attention at that of bf16), divided by the time taken. For decoding, it uses the time to
+//! read the weights, keys and values at the read bandwidth, or the products' time at the peak if that is longer.
+//! Operations are those of the full computation: rows that a fast path skips count as done.
 //!
-//! A figure that takes less than some seconds is the median of three readings, of decoding that of some steps.
+//! A figure that takes less than a few seconds is the median of three readings; for decoding, of several steps.
 
 mod figure;
 mod work;
@@ -25,38 +25,38 @@ use std::ops::{ControlFlow, Range};
 use std::time::{Duration, Instant};
 use work::Work;
 
-/// The picture that first_token and vision use.
+/// The picture used by first_token and vision.
 const PICTURE: Size = Size { width: 1024, height: 768 };
-/// `num_crops` of the picture, as the checkpoints recommend for one picture and for several.
+/// `num_crops` of the picture: the checkpoints' recommendations for one picture and for several.
 const NUM_CROPS: [usize; 2] = [NUM_CROPS_HIGH, 4];
 /// Prompt lengths; 1,941 is the standard picture with a short question.
 const PREFILL: [usize; 3] = [512, STANDARD_PROMPT, 2500];
 const STANDARD_PROMPT: usize = 1941;
-/// Tokens of the standard prompt after its picture, with what the prefix cache's whole blocks leave over.
+/// Tokens of the standard prompt after its picture, plus the remainder that does not fill a block of the prefix cache.
 const NEXT_QUESTION: usize = 32;
-/// Tokens decoded for one figure.
+/// Decoding steps per figure.
 const DECODE_STEPS: usize = 12;
-/// Answers that decode together for one figure: as many as `phi3v batch` and the server let run at once.
+/// Answers that decode together for one figure: as many as `phi3v batch` and the server run at once.
 const TOGETHER: usize = 16;
-/// Tokens before them where no depth is asked for.
+/// Tokens before these answers if no depth is requested.
 const TOGETHER_DEPTH: usize = 512;
 /// Readings of a figure that takes less than [`REPEATED_BELOW`].
 const READINGS: usize = 3;
-/// Seconds from which on one reading must do.
+/// Seconds from which one reading is sufficient.
 const REPEATED_BELOW: f64 = 4.0;
-/// Passes of one warm-up: threads started, pages touched.
+/// Tokens of a warm-up pass, which starts threads and touches pages.
 const WARM_UP_TOKENS: usize = 64;
 
-/// What is measured: with which KV cache, all of it or the shortest part.
+/// What to measure: with which KV cache, and everything or a quick subset.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Storage of keys and values.
     pub kv_format: KvFormat,
-    /// Leaves out all but the shortest prompt and the single tile: for trying things out.
+    /// Measures only the shortest prompt and the single tile, to try things out.
     pub quick: bool,
-    /// Tokens after which it also decodes, one answer and several together; their keys and values are made up.
+    /// Additional depths for decoding one answer and several together; their keys and values are made up.
     pub depths: Vec<usize>,
-    /// What opening the weights took before, if it is to count as loading.
+    /// The time taken to open the weights, if it counts as loading.
     pub opened: Duration,
 }
 
@@ -67,49 +67,49 @@ impl Plan {
         self.depths.iter().fold(PREFILL[2], |most, depth| most.max(*depth)) + DECODE_STEPS
     }
 
-    /// Depths at which answers decode together: the one of every bench that is not quick, and those that are asked for.
+    /// Depths at which answers decode together: the default unless quick, and the requested ones.
     fn together(&self) -> impl Iterator<Item = usize> {
         let usual = (!self.quick && !self.depths.contains(&TOGETHER_DEPTH)).then_some(TOGETHER_DEPTH);
         usual.into_iter().chain(self.depths.iter().copied())
     }
 }
 
-/// A device, and what it can do at most where that can be measured; without, figures have no shares.
+/// A device, and its limits if they can be measured; without them, figures have no shares.
 pub struct MeasuredDevice {
     /// What the model runs on.
     pub device: Device,
-    /// Measured a moment ago, for a machine's speed drifts.
+    /// Measured just before, because a machine's speed drifts.
     pub limits: Option<Limits>,
 }
 
-/// The model whose speed is measured: its shapes, its weights and how far they are quantized.
+/// The model to measure: its shapes, its weights and their quantization.
 #[derive(Clone, Copy)]
 pub struct Subject<'a> {
     /// The shapes of its layers.
     pub config: &'a ModelConfig,
     /// The weights, from a file or random.
     pub weights: &'a Weights,
-    /// How far they are quantized.
+    /// The quantization of the weights.
     pub quant: Option<Quant>,
 }
 
-/// Why measuring has ended early.
+/// Why measuring ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
-    /// What is wrong with the weights, or the device's refusal.
+    /// Invalid weights, or an error of the device.
     #[error(transparent)]
     Model(#[from] phi3v::Error),
-    /// Nobody can be told what was measured.
+    /// A result could not be reported.
     #[error(transparent)]
     Report(#[from] std::io::Error),
 }
 
 type Result<T> = std::result::Result<T, BenchError>;
 
-/// Where what is known is told at once.
+/// Receives each result as soon as it is known.
 pub type Report<'a> = &'a mut dyn FnMut(Told) -> std::io::Result<()>;
 
-/// The model being measured and what it has been fed.
+/// The model being measured and its input so far.
 struct Bench<'a> {
     model: Phi3V<Device>,
     cache: Cache<Device>,
@@ -121,10 +121,10 @@ struct Bench<'a> {
     report: Report<'a>,
 }
 
-/// Measures a model on a device and calls `report` with every figure as soon as it is there.
+/// Measures a model on a device and calls `report` with every figure as soon as it is known.
 ///
 /// # Errors
-/// [`BenchError`]; nothing more is measured once a report has failed.
+/// [`BenchError`]; measuring stops when a report fails.
 pub fn run(
     MeasuredDevice { device, limits }: MeasuredDevice,
     subject: Subject<'_>,
@@ -157,30 +157,30 @@ pub fn run(
     bench.run_at_depths(plan, room)
 }
 
-/// Blocks of sequences that decode together after `depth` tokens of their own.
+/// Blocks of all sequences that decode together, each with `depth` tokens of its own.
 fn blocks_together(depth: usize) -> usize {
     TOGETHER * (depth + DECODE_STEPS).div_ceil(KV_BLOCK_TOKENS)
 }
 
-/// How much memory there is for keys and values.
+/// The memory for keys and values.
 #[derive(Clone, Copy)]
 struct Room {
     layout: KvLayout,
-    /// Before any of them were taken, without what the model's other buffers may take.
+    /// Available before any of it was used, minus a reserve for the model's other buffers.
     available_bytes: Option<u64>,
-    /// The most that one layer may take, in bytes.
+    /// Most bytes of one layer.
     layer_bytes_max: u64,
 }
 
 impl Room {
     fn of(model: &Phi3V<Device>) -> Self {
         let Capacity { available_bytes, buffer_bytes_max, .. } = Capacity::of(model.backend());
-        // a quarter for everything else
+        // a quarter is reserved for everything else
         let available_bytes = available_bytes.map(|bytes| bytes / 4 * 3);
         Self { layout: model.kv_layout(), available_bytes, layer_bytes_max: buffer_bytes_max }
     }
 
-    /// Why there is no room for so many blocks.
+    /// Why the given number of blocks does not fit; `None` if it does.
     fn lack(&self, blocks: usize) -> Option<Reason> {
         let needed_bytes = (blocks * self.layout.block_bytes()) as u64;
         let limit = self.layer_bytes_max.saturating_mul(self.layout.layers as u64);
@@ -236,7 +236,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Tells the figure that readings come to; `at_limits` are the seconds that the work takes at the limits.
+    /// Reports the figure for `readings`; `at_limits` computes the seconds that the work takes at the limits.
     fn tell(
         &mut self,
         name: Name,
@@ -249,7 +249,7 @@ impl Bench<'_> {
         Ok((self.report)(Told::Figure(readings.figure(name, size, value, at_limit)))?)
     }
 
-    /// Readings of what takes the seconds that `one` returns: one of what takes long.
+    /// Takes readings of `one`, which returns seconds; only one reading if it takes long.
     fn read(&mut self, mut one: impl FnMut(&mut Self) -> Result<f64>) -> Result<Readings> {
         let mut seconds = vec![one(self)?];
         while seconds[0] < REPEATED_BELOW && seconds.len() < READINGS {
@@ -258,14 +258,15 @@ impl Bench<'_> {
         Ok(Readings::new(seconds))
     }
 
-    /// Seconds until the device has done all that it was given.
+    /// Seconds from `start` until the device has completed all its work.
     fn seconds_since(&self, start: Instant) -> Result<f64> {
         self.model.backend().finish().map_err(phi3v::Error::from)?;
         Ok(start.elapsed().as_secs_f64())
     }
 
-    /// Runs the tokens `range` of the sequence in chunks, as the engine does, and returns the seconds it took. The
-    /// sequence begins with the rows of `image`.
+    /// Runs the tokens `range` of the sequence in chunks, as the engine does, and returns the seconds taken. The sequence
+    /// begins
+    /// with the rows of `image`.
     fn forward(&mut self, range: Range<usize>, image: Option<&DeviceTensor>) -> Result<f64> {
         let factors = self.model.rope().factors_for(range.end);
         let image_rows = image.map_or(0, |image| self.model.backend().shape(image).0);
@@ -293,7 +294,7 @@ impl Bench<'_> {
         self.tell(Name::Prefill, tokens, &readings, rate, at_limits)
     }
 
-    /// Decodes after `depth` tokens, which are in the cache: some steps.
+    /// Decodes several steps after `depth` tokens that are already in the cache.
     fn decode(&mut self, depth: usize) -> Result<()> {
         let steps = (depth..depth + DECODE_STEPS).map(|past| self.forward(past..past + 1, None));
         let readings = Readings::new(steps.collect::<Result<_>>()?);
@@ -301,7 +302,7 @@ impl Bench<'_> {
         self.tell(Name::Decode, depth, &readings, |seconds| 1.0 / seconds, at_limits)
     }
 
-    /// Decodes [`TOGETHER`] answers, each after `depth` tokens of its own, which are in the cache: some steps.
+    /// Decodes several steps of [`TOGETHER`] answers, each after `depth` tokens of its own that are already in the cache.
     fn decode_together(&mut self, depth: usize) -> Result<()> {
         let blocks: Vec<u32> = (0..blocks_together(depth) as u32).collect();
         let tables: Vec<&[u32]> = blocks.chunks_exact(blocks.len() / TOGETHER).collect();
@@ -334,7 +335,7 @@ impl Bench<'_> {
         self.tell(Name::Vision, tiles, &readings, |seconds| 1e3 * seconds, at_limits)
     }
 
-    /// The standard picture from its pixels to the first token, then another question on it.
+    /// Measures the standard picture from its pixels to the first token, then another question about it.
     fn first_token(&mut self) -> Result<()> {
         let pixels = pixels(PICTURE);
         let (mut tiles, mut tokens) = (0, 0);
@@ -366,7 +367,7 @@ fn params(num_crops: usize) -> ImageParams {
     ImageParams { num_crops, ..ImageParams::default() }
 }
 
-/// A picture without two equal tiles.
+/// A picture with no two equal tiles.
 fn pixels(size: Size) -> RgbImage {
     let (width, height) = (size.width as usize, size.height as usize);
     let mut state = 1u32;
@@ -383,20 +384,20 @@ fn picture(num_crops: usize) -> Result<ImageInputs> {
     Ok(process(&pixels(PICTURE), &params(num_crops)).map_err(phi3v::Error::from)?)
 }
 
-/// A square of one tile, whose global view is the same picture: computed once.
+/// A square of one tile, whose global view equals it and is computed only once.
 fn one_tile() -> ImageInputs {
     let side = phi3v::image::TILE_SIDE as u32;
     let inputs = process(&pixels(Size { width: side, height: side }), &params(1));
     inputs.expect("a square of one tile is a picture")
 }
 
-/// Forgets the greatest resident memory so far, where the system lets us: an earlier model may have been larger.
+/// Resets the peak resident memory, if the system allows it: an earlier model may have been larger.
 fn reset_peak_rss() {
-    // refused by other systems and by some containers; the figure is then that of the whole run
+    // other systems and some containers refuse this; the figure then covers the whole run
     drop(std::fs::write("/proc/self/clear_refs", "5"));
 }
 
-/// Greatest resident memory of this process, in bytes, where the system tells.
+/// Peak resident memory of this process in bytes, if the system reports it.
 fn peak_rss() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

@@ -1,4 +1,4 @@
-//! How much work the model's mathematics is: operations and bytes.
+//! The amount of work of the model's computations: operations and bytes.
 
 use phi3v::config::{ModelConfig, VisionConfig};
 use phi3v::weights::Weights;
@@ -10,7 +10,7 @@ use std::ops::Range;
 /// A multiply-add counts as two operations.
 const OPERATIONS: f64 = 2.0;
 
-/// Sizes of a model that work depends on.
+/// Sizes of a model that determine the work.
 pub(super) struct Work {
     config: ModelConfig,
     quant: Option<Quant>,
@@ -60,14 +60,14 @@ impl Work {
         peak.median * 1e9
     }
 
-    /// Seconds that the tokens `range` of a prompt take at the limits; the logits of the last are wanted.
+    /// Seconds that the tokens `range` of a prompt take at the limits, including the logits of the last.
     pub(super) fn prefill_seconds(&self, range: Range<usize>, limits: &Limits) -> f64 {
         let tokens = range.len() as f64;
         let products = OPERATIONS * (self.decoder * tokens + self.lm_head);
-        // each token attends to itself and what came before: on average the middle of the range
+        // each token attends to itself and to earlier ones: on average the middle of the range
         let keys = (range.start + range.end) as f64 / 2.0;
         let width = (self.config.num_attention_heads * self.config.head_dim()) as f64;
-        // scores and sums of values
+        // scores and weighted sums of values
         let attention = OPERATIONS * 2.0 * width * keys * tokens * self.config.num_hidden_layers as f64;
         products / self.product_peak(limits) + attention / (limits.bf16_gflops.median * 1e9)
     }
@@ -82,8 +82,9 @@ impl Work {
         products / self.product_peak(limits) + attention / (limits.bf16_gflops.median * 1e9)
     }
 
-    /// Seconds that a step takes at the limits which decodes one token after `depth` others in each of `rows` sequences:
-    /// those of what it reads or those of its products, whichever are more.
+    /// Seconds at the limits of a step that decodes one token after `depth` others in each of `rows` sequences: the time of
+    /// its
+    /// reads or of its products, whichever is longer.
     pub(super) fn decode_seconds(&self, rows: usize, depth: usize, limits: &Limits) -> f64 {
         let rows = rows as f64;
         let bytes = self.weight_bytes + rows * self.kv_bytes * depth as f64;
@@ -110,7 +111,7 @@ mod tests {
         assert!((work.decoder - 3.624e9).abs() < 1e6, "{}", work.decoder);
         assert!((work.lm_head - 98.5e6).abs() < 1e5, "{}", work.lm_head);
         assert!((work.kv_bytes - 393_216.0).abs() < 1.0, "{}", work.kv_bytes);
-        // a peak of one operation per nanosecond: seconds are billions of operations
+        // a peak of one operation per nanosecond: seconds equal billions of operations
         let one = Rate { median: 1.0, low: 1.0, high: 1.0 };
         let limits =
             Limits { int8_gops: one, bf16_gflops: one, f32_gflops: one, read_gb_s: one, read_bytes: 1 };

@@ -54,19 +54,19 @@ pub(super) fn run(args: &AskArgs) -> Result<(), CliError> {
         answer::tell_doubt(&answer);
     }
     let cut = Cut::of(&answer, runtime.engine.context_tokens());
-    // half a sentence is wanted where its length was chosen, half a form never
+    // a partial sentence is wanted if its length was chosen; a partial form never is
     let is_wanted = args.generation.max_new_tokens.is_some() && form.is_none();
     if !(args.json || args.csv || is_wanted) {
         answer::tell_cut(&answer, cut, "--context gives more room");
     }
-    // the user has waited for what was done before the request, too
+    // the user also waited for the work before the request
     let Timings { first_token, .. } = &mut answer.finished.timings;
     *first_token = first_token.map(|time| time + encoding);
     let report = args.json.then(|| AskReport::new(args, &pictures, &runtime, &answer, form.as_ref()));
     finish(args, form.as_ref(), report.as_ref(), &answer, cut)
 }
 
-/// Which logprobs the answer takes: words and fields are told with their probabilities.
+/// How many log probabilities the answer needs: words and fields are shown with their probabilities.
 fn logprobs(args: &AskArgs) -> Option<usize> {
     let words = args.json || args.report.unsure;
     args.logprobs.map(usize::from).or(words.then_some(0))
@@ -111,7 +111,7 @@ fn finish(
     }
 }
 
-/// Why half an answer is no table.
+/// Why a cut answer is not a table.
 fn no_table(cut: Cut) -> CliError {
     let (reason, hint) = match cut {
         Cut::Limit => ("it was cut at its limit of tokens", "allow more with --max-new-tokens"),

@@ -29,13 +29,13 @@ use phi3v::image::ImageParams;
 use std::sync::Arc;
 use work::{Asking, Work};
 
-/// As many documents as take long enough to open that the user wants to know why nothing happens.
+/// From this number of documents on, opening takes so long that the user wants to know the reason.
 const MANY_DOCUMENTS: usize = 50;
 
-/// Answers everything that has no row yet.
+/// Answers all inputs that have no row yet.
 ///
 /// # Errors
-/// [`CliError`]; [`BatchError::SomeFailed`] where the job is done and has rows with an error.
+/// [`CliError`]; [`BatchError::SomeFailed`] if the job is done and some rows have an error.
 pub(super) fn run(args: &BatchArgs) -> Result<(), CliError> {
     args.generation.check()?;
     let documents = OpenFiles::default();
@@ -44,7 +44,7 @@ pub(super) fn run(args: &BatchArgs) -> Result<(), CliError> {
     job::check_flags(args, &found, &questions)?;
     let resumed = Journal::resume(&args.out)?;
     let outputs = Outputs::check(args, &found, &questions, resumed.as_ref())?;
-    // as it was, so that no answer ends elsewhere for want of memory
+    // the context of the first run, so that no answer is cut elsewhere for lack of memory
     let before = resumed.as_ref().map(|resumed| resumed.header.context_tokens);
     let context = ContextArgs { context: args.context.context.or(before) };
     let opened = runtime::open(&args.model, &context, |own| args.picture.num_crops(own))?.fitting()?;
@@ -84,12 +84,12 @@ pub(super) fn run(args: &BatchArgs) -> Result<(), CliError> {
     let coming = asking.begin(work, prepared)?;
     let Runtime { engine, .. } = opened.load_for_batch(&args.model, args.width)?;
     let answered = answer(engine, coming, &maker, &stop, outputs, total);
-    // a thread may hang on a network
+    // a thread may hang on the network
     runtime.shutdown_background();
     answered
 }
 
-/// What is asked about: the inputs with the pages of documents. Tells what was passed over.
+/// Finds the inputs, with the pages of documents, and reports what was passed over.
 fn found(args: &BatchArgs, documents: &OpenFiles) -> Result<Inputs, CliError> {
     let is_asked = args.prompt.is_some() || args.questions.is_some();
     let found = inputs::find(&args.inputs, &mut std::io::stdin().lock());
@@ -119,7 +119,7 @@ fn found(args: &BatchArgs, documents: &OpenFiles) -> Result<Inputs, CliError> {
     Ok(found)
 }
 
-/// Answers the `total` rows that come to the end, and finishes what is written.
+/// Answers the remaining `total` rows and writes the final files.
 fn answer(
     mut engine: Engine<Device>,
     coming: Coming<Group>,
@@ -137,7 +137,7 @@ fn answer(
     outputs.finish(missing > 0)
 }
 
-/// The journal to go on with, or a new one.
+/// The journal to continue, or a new one.
 fn begin(
     args: &BatchArgs,
     resumed: Option<Resumed>,

@@ -1,4 +1,4 @@
-//! `phi3v bench`: the model's speed on this machine, beside what the machine can do.
+//! `phi3v bench`: the model's speed on this machine, compared with the machine's limits.
 
 use super::machine::CardInfo;
 use crate::args::{BenchArgs, BenchFormat};
@@ -19,17 +19,17 @@ use phi3v_kernels::{KvFormat, Limits, Processor, Rate};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
-/// Printed where a share is above 100 %.
+/// Printed if a share is above 100 %.
 const ABOVE_THE_LIMIT: &str = "note: a share above 100 % means that the machine was slower when its limit was measured, \
     or that the weights are so few that they stay in the processor's caches";
 
-/// Memory that may be read for the bandwidth where the system does not tell what there is.
+/// Memory that the bandwidth test may read if the available memory is unknown.
 const MEMORY_UNKNOWN: u64 = 2 << 30;
 
-/// The processor, and the card where one runs the model.
+/// The processor, and the card if one runs the model.
 #[derive(Serialize)]
 struct Machine {
-    /// Absent where a card runs the model: only a processor's are measured.
+    /// Absent if a card runs the model: only a processor's limits are measured.
     #[serde(flatten)]
     limits: Option<MachineLimits>,
     threads: usize,
@@ -38,7 +38,7 @@ struct Machine {
     card: Option<CardInfo>,
 }
 
-/// What the processor can do at most, measured in this run: medians.
+/// The limits of the processor, measured in this run: medians.
 #[derive(Serialize)]
 struct MachineLimits {
     int8_gops: f64,
@@ -46,11 +46,11 @@ struct MachineLimits {
     f32_gflops: f64,
     read_gb_s: f64,
     quartiles: Quartiles,
-    /// How many bytes were read again and again.
+    /// Bytes that the bandwidth test read repeatedly.
     read_bytes: usize,
 }
 
-/// Between which rates half of the readings lie.
+/// The interquartile range of the rates.
 #[derive(Serialize)]
 struct Quartiles {
     int8_gops: [f64; 2],
@@ -59,7 +59,7 @@ struct Quartiles {
     read_gb_s: [f64; 2],
 }
 
-/// The limits that the shares of a format's figures refer to, measured anew for each.
+/// The limits that the shares of a format's figures refer to, measured anew for each format.
 #[derive(Serialize)]
 struct FormatLimits {
     format: &'static str,
@@ -74,14 +74,14 @@ struct Outcome {
     size: usize,
     /// The median of the readings.
     value: f64,
-    /// Between which values half of them lie, all of up to three.
+    /// The quartiles of the readings; of up to three, the lowest and highest.
     quartiles: [f64; 2],
     readings: usize,
     unit: &'static str,
     share: Option<f64>,
 }
 
-/// A figure that there is none of.
+/// A figure that was not measured.
 #[derive(Serialize)]
 struct Missing {
     name: &'static str,
@@ -92,41 +92,41 @@ struct Missing {
 
 #[derive(Default, Serialize)]
 struct Report {
-    /// With the limits of the first format; none before that.
+    /// The machine with the limits of the first format; `None` before that.
     machine: Option<Machine>,
     limits: Vec<FormatLimits>,
     results: Vec<Outcome>,
     left_out: Vec<Missing>,
 }
 
-/// What is to be measured: a model by its name, or random weights of a format.
+/// The model to measure: a named one, or random weights in a format.
 enum Wanted<'a> {
     Checkpoint(&'a str),
     Random(BenchFormat),
 }
 
-/// A model to measure, of which nothing large is in memory yet.
+/// A model to measure; nothing large of it is in memory yet.
 struct Subject {
     config: ModelConfig,
     quant: Option<Quant>,
-    /// Those of a checkpoint, mapped; random ones are made if `None`.
+    /// The weights of a checkpoint, mapped; random ones are made if `None`.
     stored: Option<Weights>,
     opened: Duration,
 }
 
-/// Measures and prints.
+/// Measures and prints the results.
 ///
 /// # Errors
-/// The model or the processor's settings are refused, or stdout cannot be written to.
+/// The model or the processor's settings are rejected, or stdout cannot be written to.
 pub(super) fn run(args: &BenchArgs) -> Result<(), CliError> {
     if let Some(model) = &args.model {
-        // before half a minute is spent on the machine's limits
+        // before the machine's limits are measured, which takes half a minute
         ModelName::parse(model)?;
     }
     let processor = runtime::processor(&args.device)?;
     let mut report = Report::default();
     for wanted in Wanted::all(args) {
-        // before a download, which a wrong flag should not cost
+        // before a download, which a wrong flag should not trigger
         let device = runtime::device(&args.device)?;
         let subject = wanted.open()?;
         let plan = subject.plan(args);
@@ -154,10 +154,11 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// The device, if it has room for the model (or the one in its place), and its limits, measured now: a machine's speed drifts.
+/// The device, if it has room for the model (or the fallback device), and its limits, measured now because a machine's speed
+/// drifts.
 ///
 /// # Errors
-/// The model or the memory cannot take what is to be measured.
+/// The model or the memory cannot handle the benchmark.
 fn measured(
     device: Device,
     args: &BenchArgs,
@@ -175,7 +176,7 @@ fn measured(
     };
     let (device, planned) = runtime::on_fitting(device, &args.device, &subject.config, &request);
     planned.map_err(|error| CliError::Bench(error.into()))?;
-    // where the system does not tell, the least there is of anything that runs the model
+    // if the available memory is unknown, assume the least of any machine that runs the model
     let memory = available_bytes().unwrap_or(MEMORY_UNKNOWN);
     let limits = device.cpu().map(|cpu| cpu.limits(memory)).transpose().map_err(phi3v::Error::from)?;
     Ok(MeasuredDevice { device, limits })
@@ -278,7 +279,7 @@ impl std::fmt::Display for MachineLimits {
 }
 
 impl Report {
-    /// Keeps what is told of a format, and prints it at once where the report as a whole is not what is asked for.
+    /// Stores a result of a format; prints it at once unless the whole report is wanted as JSON.
     fn take(&mut self, format: &'static str, told: Told, json: bool) -> std::io::Result<()> {
         match told {
             Told::Figure(figure) => {
@@ -328,7 +329,7 @@ impl Missing {
     }
 }
 
-/// The machine with its limits, and the head of the table.
+/// Displays the machine with its limits, and the head of the table.
 struct Header<'a>(&'a Machine);
 
 impl std::fmt::Display for Header<'_> {

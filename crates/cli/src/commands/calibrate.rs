@@ -1,4 +1,4 @@
-//! `phi3v calibrate`: a temperature for each question, of labelled pictures.
+//! `phi3v calibrate`: fits a temperature for each question to labelled pictures.
 
 use super::decide::scores;
 use crate::answer;
@@ -21,10 +21,10 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::slice;
 
-/// Asks about all pictures, fits, writes the file and prints what it has brought.
+/// Asks about all pictures, fits the temperatures, writes the file and prints the improvement.
 ///
 /// # Errors
-/// [`CliError`]: labels, a picture or the model are refused, the file cannot be written, or Ctrl-C.
+/// [`CliError`]: labels, a picture or the model cannot be used, the file cannot be written, or Ctrl-C was pressed.
 pub(super) fn run(args: &CalibrateArgs) -> Result<(), CliError> {
     if args.prompt.as_deref().is_some_and(|prompt| prompt.trim().is_empty()) {
         return Err(CliError::EmptyPrompt);
@@ -34,7 +34,7 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<(), CliError> {
     let labels = labels::find(&args.labels, args.prompt.as_deref())?;
     let images: Vec<_> = labels.pictures.iter().map(|picture| picture.image.clone()).collect();
     check_inputs(&args.out, images.iter().map(Path::new).chain([args.labels.as_path()]))?;
-    // one that is not there is left out like one that is damaged; without any no model is loaded
+    // missing pictures are skipped like damaged ones; if all are missing, no model is loaded
     sources::check_addresses(&images, &args.picture.allow_url)?;
     let is_there =
         |image: &OsString| sources::check_names(slice::from_ref(image), &args.picture.allow_url).is_ok();
@@ -54,7 +54,7 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<(), CliError> {
     let calibration = Calibration::new(model, fitted.collect());
     let json = calibration.to_json();
     let written = write(&args.out, &json, existing);
-    // where the disk has become full, what took so long is not lost
+    // if the disk is full, the result of a long run is still printed
     let told = if args.json { json } else { calibration_table(&calibration) };
     print(told).map_err(CliError::Output).and(written)
 }
@@ -66,22 +66,22 @@ fn write(out: &Path, json: &str, existing: Existing) -> Result<(), CliError> {
     file.finish().map_err(failed)
 }
 
-/// What the model says about each question's labelled pictures. A picture that cannot be used is told of and left out.
+/// Scores each question's labelled pictures. A picture that cannot be used is reported and skipped.
 ///
 /// # Errors
-/// A question is left without a picture, the model fails, or Ctrl-C.
+/// A question has no usable picture, the model fails, or Ctrl-C was pressed.
 fn examples(
     runtime: &mut Runtime,
     labels: &Labels,
     options: ImageOptions,
 ) -> Result<Vec<Vec<Labelled>>, CliError> {
     let images: Vec<_> = labels.pictures.iter().map(|picture| picture.image.clone()).collect();
-    // one thread gives them in order
+    // a single thread keeps them in order
     let coming =
         read_ahead(images, 1, move |image| sources::caught(|| sources::read_image(&image, &options)))?;
     let interrupt = Interrupt::install();
     interrupt.begin_answer();
-    // scores are not cut
+    // scores are never cut
     let mut meter = Meter::new(labels.pictures.len(), "");
     let mut examples = vec![Vec::new(); labels.questions.len()];
     let mut refused = None;

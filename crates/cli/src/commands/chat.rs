@@ -1,6 +1,6 @@
 //! `phi3v chat`: several turns about the same pictures.
 //!
-//! Every turn sends the whole conversation; the engine's prefix cache makes that as cheap as its new part.
+//! Every turn sends the whole conversation; with the engine's prefix cache this costs no more than its new part.
 
 mod complete;
 mod paths;
@@ -37,13 +37,14 @@ const HELP: &str = "\
 Ctrl-C stops an answer; twice more while it is being stopped ends chat.
 A question that begins with / is written with a space before it.";
 
-/// What helps where the context is full.
+/// The advice if the context is full.
 const MAKES_ROOM: &str = "/reset makes room, and chat --context gives more of it";
 
-/// Talks until the user leaves.
+/// Runs the conversation until the user leaves.
 ///
 /// # Errors
-/// [`CliError`]. On a terminal only what happens before the first question; in a script the first turn that fails or is stopped too.
+/// [`CliError`]. On a terminal only errors before the first question; in a script also the first turn that fails or is
+/// stopped.
 pub(super) fn run(args: &ChatArgs) -> Result<(), CliError> {
     talk(args).map_err(CliError::in_chat)
 }
@@ -60,7 +61,7 @@ fn talk(args: &ChatArgs) -> Result<(), CliError> {
     let constraint = form.as_ref().map(|form| form.constraint(&opened.checkpoint.tokenizer)).transpose()?;
     opened.tell_demo();
     opened.tell_memory(args.report.verbose);
-    // pictures are prepared while the model loads, and while those before them are encoded
+    // pictures are prepared while the model loads, and while earlier ones are encoded
     let coming = sources::read_ahead(Vec::new(), args.images.clone(), options.clone())?;
     let is_demo = opened.is_demo;
     let runtime = opened.load(&args.model)?;
@@ -93,7 +94,7 @@ fn talk(args: &ChatArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Pictures that another thread prepares.
+/// Pictures prepared by another thread.
 type Coming = Receiver<Result<NamedImage, NamedImageError>>;
 
 enum Turn {
@@ -105,21 +106,21 @@ struct Session<'a> {
     args: &'a ChatArgs,
     options: ImageOptions,
     runtime: Runtime,
-    /// Whether it is the built-in model that answers.
+    /// Whether the built-in model answers.
     is_demo: bool,
     conversation: Conversation,
-    /// Pictures of the next question.
+    /// Pictures that belong to the next question.
     pending: Vec<NamedImage>,
-    /// What holds answers to a form, at the start of one.
+    /// The constraint that enforces a form, in its initial state.
     constraint: Option<GrammarConstraint>,
-    /// A preset's question, which an empty line asks about new pictures.
+    /// A preset's question, used for new pictures if the line is empty.
     question: Option<&'static str>,
     interrupt: Interrupt,
 }
 
 impl Session<'_> {
     fn turn(&mut self, line: &str, lines: &mut Lines) -> Result<Turn, CliError> {
-        // an absolute path is no command, and a command's picture needs no offer
+        // an absolute path is not a command, and a command's picture needs no offer
         let named = named(line);
         if !named.pictures.is_empty() && (!line.starts_with('/') || named.first) {
             return self.offer(line, named, lines);
@@ -155,7 +156,7 @@ impl Session<'_> {
         Ok(Turn::Go)
     }
 
-    /// A line that names pictures: on a terminal they can be shown to the model, a script has /image for it.
+    /// Handles a line that names pictures: on a terminal the user may show them to the model; a script has `/image` for that.
     fn offer(&mut self, line: &str, named: Named, lines: &mut Lines) -> Result<Turn, CliError> {
         let Named { pictures, question, .. } = named;
         let names: Vec<String> = pictures.iter().map(|path| path.display().to_string()).collect();
@@ -174,7 +175,7 @@ impl Session<'_> {
                     self.ask(&question)?;
                 }
             }
-            // a path alone is no question
+            // a path alone is not a question
             Some(false) if !question.is_empty() => self.ask(line.trim())?,
             _ => {}
         }
@@ -186,8 +187,8 @@ impl Session<'_> {
         self.receive(&sources::read_ahead(Vec::new(), paths, self.options.clone())?)
     }
 
-    /// Adds the pictures that come. While one is prepared, those before it go through the vision tower; the
-    /// user waits for no more than that.
+    /// Adds the pictures that arrive. While one is being prepared, earlier ones pass through the vision tower; the user waits
+    /// only for that.
     fn receive(&mut self, coming: &Coming) -> Result<(), CliError> {
         self.interrupt.begin_answer();
         let engine = &mut self.runtime.engine;
@@ -208,8 +209,8 @@ impl Session<'_> {
         self.pending.push(picture);
     }
 
-    /// Asks; a question that fails leaves the conversation and the waiting pictures as they were. Of an answer that Ctrl-C has
-    /// stopped, [`CliError::Interrupted`], what was said stays.
+    /// Asks a question. If it fails, the conversation and the waiting pictures stay unchanged. If Ctrl-C stops the answer
+    /// ([`CliError::Interrupted`]), its text so far is kept.
     fn ask(&mut self, question: &str) -> Result<(), CliError> {
         let mut conversation = self.conversation.clone();
         conversation.ask(&self.pending, question);
@@ -237,7 +238,7 @@ impl Session<'_> {
             tell!("{}", Stats(&answer.finished));
         }
         let cancelled = answer.finished.reason == FinishReason::Cancelled;
-        // what was stopped before its first word was not said
+        // an answer stopped before its first word is not part of the conversation
         if !(cancelled && answer.text.is_empty()) {
             conversation.answered(answer.text);
             self.conversation = conversation;
@@ -247,7 +248,7 @@ impl Session<'_> {
     }
 }
 
-/// What the user types: with editing and history on a terminal, plain lines otherwise.
+/// The user's input: with editing and history on a terminal, otherwise plain lines.
 enum Lines {
     Editor(Box<Editor<Completion, DefaultHistory>>),
     Plain,
@@ -268,8 +269,7 @@ impl Lines {
         matches!(self, Self::Editor(_))
     }
 
-    /// Whether the user says yes to `question`, or just presses Enter; nothing where the question is left, or there is
-    /// no terminal to ask it on.
+    /// Whether the user answers `question` with yes or just Enter; `None` if the prompt is left, or there is no terminal.
     fn confirm(&mut self, question: &str) -> Result<Option<bool>, CliError> {
         let Self::Editor(editor) = self else { return Ok(None) };
         match editor.readline(question) {
@@ -292,7 +292,7 @@ impl Lines {
                     CliError::File { action: "read", path: "the terminal".to_owned(), error }.print();
                 }
                 Ok(line) => {
-                    // a history that is full or a line that is already there is no reason to stop
+                    // a full history or a repeated line is no reason to stop
                     let _ = editor.add_history_entry(&line);
                     return Ok(Some(line));
                 }

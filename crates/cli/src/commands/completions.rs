@@ -1,4 +1,4 @@
-//! `phi3v completions`: a script that teaches a shell the commands and flags.
+//! `phi3v completions`: a shell script that completes commands and flags.
 
 use crate::args::{Cli, CompletionsArgs};
 use crate::error::CliError;
@@ -8,11 +8,11 @@ use clap::{Arg, Command, CommandFactory, ValueHint};
 use clap_complete::Shell;
 use phi3v::presets::PRESETS;
 
-/// Models that have a name.
+/// Model names to offer.
 const MODELS: [&str; 3] = ["demo", "phi-3-vision", "phi-3.5-vision"];
 
-/// What bash calls in place of the generated function, whose words it takes apart at `=`: the option of `--detail=h` is the
-/// word before that.
+/// The function that bash calls instead of the generated one. bash splits words at `=`, so for `--detail=h` the option is the
+/// word before the `=`.
 const BASH_WORDS: &str = r#"
 _phi3v_words() {
     local cur="$2" prev="$3"
@@ -28,7 +28,7 @@ _phi3v_words() {
 /// Prints the script.
 ///
 /// # Errors
-/// stdout cannot be written to.
+/// Stdout cannot be written to.
 pub(super) fn run(args: &CompletionsArgs) -> Result<(), CliError> {
     let mut command = with_hints(Cli::command(), args.shell);
     let mut script = Vec::new();
@@ -40,15 +40,14 @@ pub(super) fn run(args: &CompletionsArgs) -> Result<(), CliError> {
     print(script).map_err(CliError::Output)
 }
 
-/// The command, each argument of it with what its value is: a file, a folder, a name that is known, or a text of which no
-/// shell knows anything.
+/// Adds to each argument what its value is: a file, a folder, one of known names, or free text.
 fn with_hints(command: Command, shell: Shell) -> Command {
     let command = command.mut_args(|arg| with_hint(arg, shell));
     command.mut_subcommands(|command| with_hints(command, shell))
 }
 
 fn with_hint(arg: Arg, shell: Shell) -> Arg {
-    // bash goes on to files where no name fits, other shells would offer the names alone
+    // bash continues with files if no name fits; other shells would offer only the names
     let (presets, goes_on) = (PRESETS.iter().map(|preset| preset.name), shell == Shell::Bash);
     let value = arg.get_value_names().and_then(|names| names.first()).map(ToString::to_string);
     let has_values = !arg.get_possible_values().is_empty();

@@ -1,4 +1,4 @@
-//! `phi3v decide`: how probable each of some choices is.
+//! `phi3v decide`: computes how probable each of several choices is.
 
 use crate::answer::{self, Until};
 use crate::args::{DecideArgs, check_pictures};
@@ -19,13 +19,13 @@ use phi3v::error::count;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Part of the model's probability that has to lie on the choices, or the user is told: below, it would say something else.
+/// Least share of the model's probability on the choices; below it, the user is told that the model would answer otherwise.
 const COVERED_MIN: f64 = 0.01;
 
 /// Decides and prints.
 ///
 /// # Errors
-/// [`CliError`]: questions, pictures or the calibration cannot be used, or Ctrl-C.
+/// [`CliError`]: questions, pictures or the calibration cannot be used, or Ctrl-C was pressed.
 pub(super) fn run(args: &DecideArgs) -> Result<(), CliError> {
     let (images, question) = args.images_and_question()?;
     let asked = asked(args, question)?;
@@ -65,10 +65,10 @@ pub(super) fn run(args: &DecideArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// The scores of the choices of questions about the same pictures, at the end of the answer that they come with.
+/// Scores the choices of questions about the same pictures; the returned answer carries the scores at its end.
 ///
 /// # Errors
-/// Choices that cannot be told apart, the engine's refusal or failure, or Ctrl-C.
+/// Choices that are indistinguishable, the engine's refusal or failure, or Ctrl-C.
 pub(super) fn scores(
     runtime: &mut Runtime,
     pictures: &[NamedImage],
@@ -125,7 +125,7 @@ fn temperatures(
     Ok(calibration.temperatures(&model, questions).map_err(phi3v::Error::from)?)
 }
 
-/// Says for how many questions the model would rather have said something else.
+/// Reports for how many questions the model would rather have answered something else.
 fn tell_covered(decisions: &[Decision]) {
     let elsewhere = decisions.iter().filter(|decision| decision.covered() < COVERED_MIN).count();
     if elsewhere == 0 {

@@ -1,4 +1,4 @@
-//! `phi3v eval`: how far the forms of a model are from each other.
+//! `phi3v eval`: measures how far the forms of a model differ.
 
 use crate::args::{EvalArgs, Kv, QuantChoice};
 use crate::error::CliError;
@@ -40,17 +40,17 @@ struct Report {
     candidates: Vec<Outcome>,
 }
 
-/// What all models of the run are asked.
+/// The questions for all models of the run.
 struct Questions {
     samples: Vec<Sample>,
     /// Tokens of the longest prompt.
     prompt_max: usize,
 }
 
-/// Compares and prints.
+/// Runs the comparison and prints it.
 ///
 /// # Errors
-/// A picture or the model is refused, or a quantized form cannot be written.
+/// A picture or the model cannot be used, or a quantized form cannot be written.
 pub(super) fn run(args: &EvalArgs) -> Result<(), CliError> {
     if args.prompt.iter().any(|prompt| prompt.trim().is_empty()) {
         return Err(CliError::EmptyPrompt);
@@ -59,11 +59,11 @@ pub(super) fn run(args: &EvalArgs) -> Result<(), CliError> {
     let source = hub::resolve(&args.model.name(), &HubOptions::from_env(), &mut *hub::for_stderr())?;
     let checkpoint = runtime::open_source(&source)?;
     if let Some(quant) = checkpoint.weights.quant() {
-        // it would be its own reference
+        // it would be compared with itself
         return Err(CliError::QuantizedReference { name: checkpoint.name, quant: quant.name() });
     }
     let questions = questions(args, &checkpoint)?;
-    // neither is a reference without room worth minutes of quantizing, nor what cannot be written the reference's answers
+    // a reference without room is not worth minutes of quantizing, and the candidates are made before its answers, which take long
     plan(args, &checkpoint, args.reference.options(), &questions, questions.samples.len())?;
     let open = |quant: &QuantChoice| Candidate::open(&source, *quant);
     let candidates = args.quant.iter().map(open).collect::<Result<Vec<_>, CliError>>()?;
@@ -76,7 +76,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<(), CliError> {
         candidates: Vec::new(),
     };
     let compared = compare_all(args, &candidates, &questions, &answers, &mut report);
-    // what was found before one of them failed took its time
+    // results obtained before one candidate failed took time, so they are printed
     if compared.is_ok() || !report.candidates.is_empty() {
         let text = if args.json { crate::report::json(&report) + "\n" } else { report.to_string() };
         print(text).map_err(CliError::Output)?;
@@ -84,7 +84,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<(), CliError> {
     compared
 }
 
-/// Adds what each candidate makes of the reference's answers to the report, until one fails.
+/// Compares each candidate with the reference's answers and adds it to the report, until one fails.
 fn compare_all(
     args: &EvalArgs,
     candidates: &[Candidate],
@@ -110,7 +110,7 @@ struct Candidate {
 }
 
 impl Candidate {
-    /// Opens the model at `source` in that form, which is made if need be.
+    /// Opens the model at `source` in the form `quant`, which is made if needed.
     fn open(source: &ModelSource, quant: QuantChoice) -> Result<Self, CliError> {
         let checkpoint = runtime::open_source(source)?;
         let checkpoint = match quant.quant() {
@@ -162,7 +162,7 @@ fn plan(
         kv_format: options.kv_format,
         num_crops: args.num_crops.unwrap_or(checkpoint.preprocessor.num_crops),
         prefill_chunk: None,
-        // of a picture at a time
+        // one picture at a time
         image_cache_bytes: f32_bytes([questions.prompt_max, checkpoint.config.hidden_size, 1]),
         kept_bytes: f32_bytes([answers, args.max_new_tokens, checkpoint.config.vocab_size]),
         context: None,
@@ -185,7 +185,7 @@ fn load(
     Ok(Phi3V::load(device, &checkpoint.config, &checkpoint.weights, options, &mut |_| {})?)
 }
 
-/// Bytes of an array of that shape.
+/// Bytes of an `f32` array of the given shape.
 fn f32_bytes(shape: [usize; 3]) -> u64 {
     shape.into_iter().fold(size_of::<f32>() as u64, |bytes, side| bytes.saturating_mul(side as u64))
 }
@@ -203,7 +203,7 @@ fn answers(args: &EvalArgs, checkpoint: &Checkpoint, questions: &Questions) -> R
     Ok(answers)
 }
 
-/// What a candidate makes of the reference's answers.
+/// Compares a candidate with the reference's answers.
 fn compare(
     args: &EvalArgs,
     candidate: &Candidate,
@@ -212,7 +212,7 @@ fn compare(
     answers: &[Answer],
 ) -> Result<Comparison, CliError> {
     let options = ModelOptions { kv_format: kv.format(), ..ModelOptions::BF16 };
-    // of the reference's answers memory is taken already
+    // the memory for the reference's answers is already taken
     let model = load(args, &candidate.checkpoint, options, questions, 1)?;
     // no overflow: the plan has compared the sum with the model's own limit
     let mut subject = Subject::new(&model, questions.prompt_max + args.max_new_tokens)?;

@@ -1,14 +1,14 @@
-//! `phi3v export-demo`: writes the built-in model's files to a folder, for a look at them or for other programs.
+//! `phi3v export-demo`: writes the built-in model's files to a folder, to look at or for other programs.
 
 use crate::args::ExportDemoArgs;
 use crate::error::CliError;
 use crate::output::{Output, write_all};
 use crate::terminal::print;
 
-/// Writes the files and prints the folder.
+/// Writes the files and prints the folder's path.
 ///
 /// # Errors
-/// The folder or a file cannot be written, or a file is there and is to be kept; then none is written.
+/// The folder or a file cannot be written, or a file exists and must be kept; then nothing is written.
 pub(super) fn run(args: &ExportDemoArgs) -> Result<(), CliError> {
     let files =
         phi3v::demo::contents().map(|(name, bytes)| Output { name: name.to_owned(), bytes: bytes.into() });

@@ -1,5 +1,4 @@
-//! `phi3v health`: whether a server lives, for containers and service managers that have no other program to ask
-//! with.
+//! `phi3v health`: checks that a server is alive, for containers and service managers that have no HTTP client.
 
 use crate::args::HealthArgs;
 use crate::error::CliError;
@@ -9,16 +8,16 @@ use std::time::Duration;
 use ureq::http::Uri;
 use ureq::tls::TlsConfig;
 
-/// Asks the server at `args.url` for `/health`, which needs no key, and prints `healthy`.
+/// Requests `/health` from the server at `args.url`, which needs no key, and prints `healthy`.
 ///
 /// # Errors
-/// It does not answer within the time, or something else does.
+/// The server does not answer in time, or something else answers.
 pub(super) fn run(args: &HealthArgs) -> Result<(), CliError> {
-    // a bare address is one of http, as browsers have it
+    // an address without a scheme is http, as in browsers
     let scheme = if args.url.contains("://") { "" } else { "http://" };
     let url = format!("{scheme}{}/health", args.url.trim_end_matches('/'));
     let config = ureq::config::Config::builder()
-        .proxy(None) // it is asked about this machine's own server
+        .proxy(None) // the server is usually on this machine
         .http_status_as_error(false)
         .tls_config(if is_encrypted(&url) { tls_config() } else { TlsConfig::default() })
         .timeout_global(Some(Duration::from_secs(args.timeout)))
@@ -32,7 +31,7 @@ pub(super) fn run(args: &HealthArgs) -> Result<(), CliError> {
     print("healthy\n").map_err(CliError::Output)
 }
 
-/// Whether the address is one of https, however its scheme is written.
+/// Whether the address is https, in any letter case.
 fn is_encrypted(url: &str) -> bool {
     url.parse().is_ok_and(|uri: Uri| uri.scheme_str() == Some("https"))
 }

@@ -1,4 +1,4 @@
-//! `phi3v info`: what would run, on what, and in how much memory.
+//! `phi3v info`: what would run, on which device, and in how much memory.
 
 use super::machine::{CardInfo, CpuInfo, TriedInfo};
 use crate::args::InfoArgs;
@@ -23,32 +23,32 @@ use std::path::PathBuf;
 #[derive(Debug, Serialize)]
 struct Info {
     version: &'static str,
-    /// Absent in a build that could not tell.
+    /// Absent if the build does not know its commit.
     commit: Option<&'static str>,
     features: &'static [&'static str],
     cpu: CpuInfo,
-    /// Number of the card that is to run the model; absent where the processor does.
+    /// Number of the card that will run the model; absent if the processor runs it.
     #[serde(skip_serializing_if = "Option::is_none")]
     gpu: Option<usize>,
     /// Graphics cards of this machine.
     cards: Vec<CardInfo>,
-    /// On which the support of them was tried: with --verbose.
+    /// The cards that the support was tested on; only with --verbose.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tried: Vec<TriedInfo>,
     available_bytes: Option<u64>,
     model: ModelState,
     caches: Caches,
-    /// Absent where the model's shape is not known yet, or it does not fit.
+    /// Absent if the model's shape is not known yet, or the model does not fit.
     memory: Option<MemoryInfo>,
     /// Why the model does not fit.
     #[serde(skip_serializing_if = "Option::is_none")]
     refusal: Option<String>,
-    /// What would fit, or what else to do about it.
+    /// What would fit, or other advice.
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<String>,
 }
 
-/// Where models are kept.
+/// The folders where models are kept.
 #[derive(Debug, Serialize)]
 struct Caches {
     downloads: PathBuf,
@@ -62,7 +62,7 @@ enum ModelState {
     Elsewhere {
         name: String,
         downloaded: bool,
-        /// Bytes of the weights, where the model's shape is known.
+        /// Bytes of the weights, if the model's shape is known.
         #[serde(skip_serializing_if = "Option::is_none")]
         weights_bytes: Option<u64>,
     },
@@ -88,7 +88,7 @@ struct ModelInfo {
 #[derive(Debug, Serialize)]
 struct MemoryInfo {
     dtype: &'static str,
-    /// What the weights will be quantized to, at first use.
+    /// The format that the weights will be quantized to at first use.
     #[serde(skip_serializing_if = "Option::is_none")]
     quant: Option<&'static str>,
     weights_bytes: u64,
@@ -101,14 +101,14 @@ struct MemoryInfo {
     available_bytes: Option<u64>,
 }
 
-/// Prints what there is to know.
+/// Prints the information.
 ///
 /// # Errors
-/// The model cannot be opened, or stdout not be written to. A model too large for the memory is no error here.
+/// The model cannot be opened, or stdout cannot be written to. A model too large for the memory is not an error here.
 pub(super) fn run(args: &InfoArgs) -> Result<(), CliError> {
     let device = runtime::device(&args.model.device)?;
     let processor = runtime::processor(&args.model.device)?;
-    // looking at a model is no reason to download it
+    // showing information must not download the model
     let offline = HubOptions { offline: true, ..HubOptions::from_env() };
     let info = match runtime::checkpoint(&args.model.model, &offline) {
         Ok(checkpoint) => {
@@ -136,7 +136,7 @@ impl Info {
         }
     }
 
-    /// The memory of a well-known model is known before it is downloaded, since all of them have one shape.
+    /// The memory of a well-known model before its download: the well-known models have one shape.
     fn before_download(args: &InfoArgs, processor: Processor, device: Device) -> Self {
         let name = args.model.model.clone();
         if !hub::is_known(&name) {
@@ -181,7 +181,7 @@ impl Info {
     }
 }
 
-/// Puts the card that was opened in its place among all, and returns its number there: what its kernels do knows only who opened it.
+/// Puts the opened card in its place in `cards` and returns its number: only an opened card knows what its kernels do.
 fn put_among(used: Card, cards: &mut [Card]) -> Option<usize> {
     let number = used.number;
     let place = cards.get_mut(number).filter(|card| card.name == used.name)?;

@@ -1,4 +1,4 @@
-//! What commands tell of this machine: its processor and its graphics cards.
+//! Describes this machine in reports: its processor and its graphics cards.
 
 use phi3v::device::{Card, ManyRowsTimes, TRIED, Tried};
 use phi3v::memory::size;
@@ -6,7 +6,7 @@ use phi3v_kernels::Processor;
 use serde::Serialize;
 use std::fmt;
 
-/// What is used of the processor.
+/// The parts of the processor in use.
 #[derive(Debug, Serialize)]
 pub(super) struct CpuInfo {
     pub(super) level: String,
@@ -25,21 +25,21 @@ pub(super) struct CardInfo {
     available_bytes: Option<u64>,
     binding_bytes_max: u64,
     workgroup_bytes: u32,
-    /// Side of a tile; absent without matrix units that the kernels can use.
+    /// Side of a tile; absent without usable matrix units.
     #[serde(skip_serializing_if = "Option::is_none")]
     matrix_units: Option<u32>,
-    /// Why the card runs without them, where they fail.
+    /// Why the card runs without matrix units, if they fail.
     #[serde(skip_serializing_if = "Option::is_none")]
     matrix_units_fault: Option<String>,
-    /// Nanoseconds of a product of many rows by these and without them, of which the faster way is taken.
+    /// Nanoseconds of a product of many rows with and without matrix units; the faster way is used.
     #[serde(skip_serializing_if = "Option::is_none")]
     many_rows_nanos: Option<ManyRowsNanos>,
-    /// The first operation whose rows have other bits by one kernel than by another.
+    /// The first operation whose result rows differ in bits between kernels.
     #[serde(skip_serializing_if = "Option::is_none")]
     bits_differ: Option<String>,
 }
 
-/// What a product of many rows takes.
+/// The time of a product of many rows.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct ManyRowsNanos {
     dot4: u64,
@@ -65,7 +65,7 @@ impl fmt::Display for ManyRowsNanos {
     }
 }
 
-/// What of the support of graphics cards was tried on which.
+/// A part of the graphics support, and the cards it was tested on.
 #[derive(Debug, Serialize)]
 pub(super) struct TriedInfo {
     on: &'static str,
@@ -73,7 +73,7 @@ pub(super) struct TriedInfo {
 }
 
 impl TriedInfo {
-    /// All that was tried, and what was not; nothing in a build that runs on no card.
+    /// All parts, tested or not; empty in a build without graphics support.
     pub(super) fn all() -> Vec<Self> {
         let told = TRIED.iter().filter(|_| cfg!(feature = "gpu"));
         told.map(|&Tried { on, what }| Self { on, what }).collect()

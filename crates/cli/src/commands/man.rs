@@ -10,7 +10,7 @@ use std::io;
 /// Writes the pages.
 ///
 /// # Errors
-/// The folder cannot be written to, or a page is there and is to be kept.
+/// The folder cannot be written to, or a page exists and must be kept.
 pub(super) fn run(args: &ManArgs) -> Result<(), CliError> {
     let refused = |error| CliError::File { action: "write", path: args.dir.display().to_string(), error };
     let mut main = Cli::command();
@@ -25,8 +25,8 @@ pub(super) fn run(args: &ManArgs) -> Result<(), CliError> {
     write_all(&args.dir, &pages, args.overwrite.existing())
 }
 
-/// The name and the text of a command's page. What stands below its help comes in sections of its own, line by line: it is
-/// tables, and commands to copy.
+/// The name and contents of a command's page. The text below its help becomes sections, line by line, because it consists of
+/// tables and of commands to copy.
 fn page(command: Command) -> io::Result<(String, Vec<u8>)> {
     let below = command.get_after_long_help().or(command.get_after_help()).map(ToString::to_string);
     let (has_commands, has_version) = (command.has_subcommands(), command.get_version().is_some());
@@ -46,7 +46,7 @@ fn page(command: Command) -> io::Result<(String, Vec<u8>)> {
     Ok((man.get_filename(), page))
 }
 
-/// The sections of a text below a help: a line without a blank before it and with a colon at its end is a heading.
+/// Converts the text below a help to sections: an unindented line that ends with a colon is a heading.
 fn sections(text: &str) -> String {
     let mut sections = String::new();
     let mut is_open = false;
@@ -63,12 +63,12 @@ fn sections(text: &str) -> String {
     if is_open { sections + ".fi\n" } else { sections }
 }
 
-/// A heading of the help as manual pages have it.
+/// A heading of the help, in the style of manual pages.
 fn section_name(heading: &str) -> String {
     if heading == "Exit codes" { "EXIT STATUS".to_owned() } else { heading.to_uppercase() }
 }
 
-/// A line as it stands, in the language of manual pages.
+/// A literal line in roff.
 fn roff(line: &str) -> String {
     let line = line.replace('\\', "\\e").replace('-', "\\-").replace('\'', "\\(aq");
     if line.starts_with('.') { format!("\\&{line}") } else { line }

@@ -1,4 +1,4 @@
-//! One file per command.
+//! The commands, one per file.
 
 mod ask;
 mod batch;
@@ -22,10 +22,10 @@ mod trace;
 use crate::args::Command;
 use crate::error::CliError;
 
-/// Runs a command to its end; its answer goes to stdout, all else to stderr.
+/// Runs a command; its answer goes to stdout, everything else to stderr.
 ///
 /// # Errors
-/// Why it failed.
+/// Why the command failed.
 pub fn run(command: &Command) -> Result<(), CliError> {
     match command {
         Command::Ask(args) => ask::run(args),

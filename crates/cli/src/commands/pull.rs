@@ -1,4 +1,4 @@
-//! `phi3v pull`: fetches a model, or what is new of it.
+//! `phi3v pull`: downloads a model, or updates it.
 
 use crate::args::PullArgs;
 use crate::error::CliError;
@@ -8,10 +8,10 @@ use crate::sys::setting;
 use crate::terminal::print;
 use crate::variables::variable;
 
-/// Downloads the model and prints its folder; a note tells how it is asked.
+/// Downloads the model and prints its folder; a note explains how to use it.
 ///
 /// # Errors
-/// The model is unknown, or the download failed; what arrived is kept for the next run.
+/// The model is unknown, or the download failed; the received part is kept for the next run.
 pub(super) fn run(args: &PullArgs) -> Result<(), CliError> {
     let options = HubOptions { refresh: true, ..HubOptions::from_env() };
     match hub::resolve(args.name(), &options, &mut *hub::for_stderr())? {
@@ -24,7 +24,7 @@ pub(super) fn run(args: &PullArgs) -> Result<(), CliError> {
     }
 }
 
-/// What was downloaded answers only where it is named, which a newcomer does not know.
+/// Notes that a downloaded model is used only if it is named, which newcomers do not know.
 fn tell_use(name: &str) {
     if variable("PHI3V_MODEL").is_none_or(|set| set.to_str() != Some(name)) {
         note!("use it with --model {name}, or for all commands: {}", setting("PHI3V_MODEL", name));

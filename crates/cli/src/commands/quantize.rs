@@ -1,4 +1,4 @@
-//! `phi3v quantize`: a model in one file.
+//! `phi3v quantize`: writes a quantized model as one file.
 
 use crate::args::QuantizeArgs;
 use crate::error::CliError;
@@ -12,14 +12,14 @@ use phi3v::weights::convert::{Target, default_name};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
-/// Writes the file and prints its name.
+/// Writes the file and prints its path.
 ///
 /// # Errors
-/// There is no such model, it is quantized already, or the file cannot be written or is there and is to be kept.
+/// The model does not exist or is already quantized, or the file cannot be written or exists and must be kept.
 pub(super) fn run(args: &QuantizeArgs) -> Result<(), CliError> {
     let quant = args.to.quant();
     let (model, existing) = (args.model.name(), args.overwrite.existing());
-    // before a download; a folder that is not there will be made
+    // before a download; a missing folder will be created
     if let Some(out) = args.out.as_ref().filter(|out| folder_of(out).is_dir()) {
         check_out(out, existing, &source_of(&model))?;
     }

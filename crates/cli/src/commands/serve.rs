@@ -1,4 +1,4 @@
-//! `phi3v serve`: the flags turned into a server.
+//! `phi3v serve`: starts a server as the flags describe.
 
 use crate::args::{AccessArgs, LimitArgs, LogFormat, ServeArgs};
 use crate::documents::Drawer;
@@ -41,7 +41,7 @@ impl From<ServeError<CliError>> for CliError {
 pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     let _log = start_log(args.log_format);
     let mut options = options(args)?;
-    // as of a wrong flag: before a download
+    // before a download, as for a wrong flag
     Server::<CliError>::check(&options)?;
     let num_crops = args.num_crops;
     // requests may ask for high detail
@@ -61,10 +61,10 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     let server = Server::start(options, move || {
         let opened = match first.take() {
             Some(opened) => opened,
-            // a device that failed is opened anew, and the model with it
+            // after a device failure, the device is opened anew, and the model with it
             None => runtime::open(&model, &context, tiles_max)?.fitting()?,
         };
-        // what requests were promised
+        // the context that was promised to requests
         context.context = opened.plan.as_ref().ok().map(|plan| plan.context_tokens);
         let own = opened.checkpoint.preprocessor;
         let image_params = own.with_num_crops(num_crops.unwrap_or(own.num_crops));
@@ -86,7 +86,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     Ok(server.run(first_signal(Arc::clone(&hurry)), hurry.notified())?)
 }
 
-/// Where this machine reaches what listens at `address`: that of all of its own addresses is none to be called.
+/// The address to reach `address` from this machine: an unspecified address cannot be called.
 fn from_here(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -179,7 +179,7 @@ fn limits(args: &LimitArgs) -> Limits {
     }
 }
 
-/// Starts the log, whose last lines are written when what this gives is dropped.
+/// Starts the log; dropping the returned value flushes its last lines.
 fn start_log(format: LogFormat) -> Option<LogThread> {
     let (writer, thread) = log_writer::to_stderr().ok()?;
     let level = variable("RUST_LOG").and_then(|level| level.to_str()?.trim().parse().ok());
@@ -187,7 +187,7 @@ fn start_log(format: LogFormat) -> Option<LogThread> {
     let log = tracing_subscriber::fmt().with_max_level(level).with_writer(writer).with_target(false);
     let log = log.log_internal_errors(false);
     let log = log.with_ansi(has_colours(&io::stderr()));
-    // an embedder of this crate may have a log already
+    // a host program may have installed a log already
     let _ = match format {
         LogFormat::Text => log.try_init(),
         LogFormat::Json => log.json().try_init(),
@@ -195,16 +195,16 @@ fn start_log(format: LogFormat) -> Option<LogThread> {
     Some(thread)
 }
 
-/// Resolves at the first SIGTERM or Ctrl-C; a second one tells `hurry`.
+/// Resolves at the first SIGTERM or Ctrl-C; a second one notifies `hurry`.
 async fn first_signal(hurry: Arc<Notify>) {
-    // quantizing at the start leaves a handler that ends the program at once
+    // quantizing at startup installs a handler that ends the program at once
     Interrupt::leave_to_others();
     if let Err(error) = termination().await {
         tracing::warn!(%error, "signals cannot be received");
         std::future::pending::<()>().await;
     }
     tokio::spawn(async move {
-        // without a second signal the drain time counts
+        // without a second signal, the drain time limit applies
         if termination().await.is_ok() {
             hurry.notify_one();
         }

@@ -1,4 +1,4 @@
-//! `phi3v trace`: every stage of one raw prompt, in a safetensors file.
+//! `phi3v trace`: records every stage of one raw prompt in a safetensors file.
 
 use crate::args::{ContextArgs, ModelArgs, QuantChoice, TraceArgs};
 use crate::bounded::{self, TEXT_BYTES_MAX};
@@ -22,13 +22,13 @@ use std::sync::Arc;
 /// Records the trace and writes it.
 ///
 /// # Errors
-/// The prompt, a picture or the model is refused, or a file cannot be read or written.
+/// The prompt, a picture or the model cannot be used, or a file cannot be read or written.
 pub(super) fn run(args: &TraceArgs) -> Result<(), CliError> {
     let prompt = prompt(args)?;
     sources::check_names(&args.images, &[])?;
     check_inputs(&args.out, args.images.iter().map(Path::new).chain(args.prompt_file.as_deref()))?;
     check_out(&args.out, args.overwrite.existing(), &source_of(&args.model.model))?;
-    // prompt and answer are planned for when they are known; until then it is refused only what takes too much without them
+    // prompt and answer are planned once they are known; until then only a model too large without them is refused
     let no_context = ContextArgs { context: Some(1) };
     let model = as_stored(args);
     let opened = runtime::open(&model, &no_context, |own| args.num_crops.unwrap_or(own));
@@ -64,7 +64,7 @@ pub(super) fn run(args: &TraceArgs) -> Result<(), CliError> {
     write(args, &entries)
 }
 
-/// What a trace takes beside the weights, and the tokens of its prompt.
+/// The memory of a trace besides the weights, and the tokens of its prompt.
 struct PromptMemory {
     request: MemoryRequest,
     prompt_tokens: usize,
@@ -84,7 +84,7 @@ fn memory_request(
     let kept_bytes = inputs.iter().map(|image| recorded_bytes(image, &config.img_processor)).sum::<u64>();
     let num_crops = args.num_crops.unwrap_or(checkpoint.preprocessor.num_crops);
     let request = MemoryRequest {
-        // the pictures' rows in use; recorded they are kept, with what lies between the layers
+        // the pictures' rows in use; recorded rows are kept, along with the values between the layers
         image_cache_bytes: row_bytes,
         kept_bytes: kept_bytes.saturating_add(row_bytes.saturating_mul(rows)),
         ..runtime::memory_request(checkpoint, &as_stored(args), num_crops)
@@ -92,13 +92,13 @@ fn memory_request(
     Ok(PromptMemory { request, prompt_tokens: ids.len() })
 }
 
-/// Bytes of what is recorded of a picture before it is rows of the prompt: all tiles' pixels, and their features.
+/// Bytes recorded of a picture before it becomes rows of the prompt: the pixels of all tiles, and their features.
 fn recorded_bytes(image: &ImageInputs, config: &VisionConfig) -> u64 {
     let tile = TILE_VALUES + config.num_patches() * config.hidden_size;
     (image.tile_of.len() * tile * size_of::<f32>()) as u64
 }
 
-/// A trace is compared with the reference, so nothing is quantized unasked.
+/// The model as stored: a trace is compared with the reference, so nothing is quantized by default.
 fn as_stored(args: &TraceArgs) -> ModelArgs {
     let quant = args.model.quant.or(Some(QuantChoice::None));
     ModelArgs { quant, ..args.model.clone() }
@@ -115,7 +115,7 @@ fn prompt(args: &TraceArgs) -> Result<String, CliError> {
 
 fn write(args: &TraceArgs, entries: &[Entry]) -> Result<(), CliError> {
     let mut entries: Vec<&Entry> = entries.iter().collect();
-    // as the format's own tools have them: the larger numbers first, then by name
+    // in the order of the format's own tools: larger numbers first, then by name
     entries.sort_by(|a, b| dtype(b).cmp(&dtype(a)).then_with(|| a.name.cmp(&b.name)));
     let (mut tensors, mut end) = (Vec::with_capacity(entries.len()), 0);
     for entry in &entries {

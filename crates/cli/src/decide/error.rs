@@ -3,16 +3,16 @@
 /// Why there is nothing to decide, or nothing to learn from.
 #[derive(Debug, thiserror::Error)]
 pub enum InputError {
-    /// Pictures, and nothing asked about them.
+    /// Pictures without a question.
     #[error("no question was given")]
     NoQuestion,
-    /// A question on the command line and a file of others.
+    /// A question on the command line in addition to a file of questions.
     #[error("a question was given beside --questions")]
     TwoQuestions,
     /// A question without choices.
     #[error("no choices were given for {question:?}")]
     NoChoices {
-        /// The question that has none.
+        /// The question without choices.
         question: String,
     },
     /// A file of questions that cannot be used.
@@ -23,12 +23,12 @@ pub enum InputError {
         /// What is wrong with it.
         reason: String,
     },
-    /// Labelled pictures that cannot be read at all.
+    /// Labelled pictures that cannot be read.
     #[error("cannot read {path}: {reason}")]
     Unreadable {
         /// The file's or folder's path, as the user gave it.
         path: String,
-        /// Why the system refuses it.
+        /// Why the system refuses to read it.
         reason: String,
     },
     /// Labelled pictures that cannot be used.
@@ -45,7 +45,7 @@ pub enum InputError {
         /// The folder's path, as the user gave it.
         path: String,
     },
-    /// A question for a file that brings its own.
+    /// A question given with a file that contains its own.
     #[error("--prompt says nothing about labels that come as JSON lines")]
     UselessPrompt,
 }

@@ -1,4 +1,4 @@
-//! Labelled pictures: which answer to which question is right about each.
+//! Labelled pictures: the right answer to each question about each picture.
 
 use super::{Asked, InputError};
 use crate::batch::inputs::{self, Inputs};
@@ -12,12 +12,12 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-/// Bytes of a file of labels.
+/// Most bytes of a file of labels.
 const BYTES_MAX: usize = 64 << 20;
-/// Lines of it.
+/// Most lines of a file of labels.
 const LINES_MAX: usize = 100_000;
 
-/// What is known about some pictures.
+/// Pictures with their labels.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Labels {
     /// The questions, with all their choices.
@@ -31,7 +31,7 @@ pub struct Labels {
 pub struct LabelledPicture {
     /// Where the picture is: a path, or an address.
     pub image: OsString,
-    /// Its labels, in the order in which they came.
+    /// The picture's labels, in input order.
     pub labels: Vec<Label>,
 }
 
@@ -54,8 +54,7 @@ struct Line {
     choices: Option<Vec<String>>,
 }
 
-/// Finds the labelled pictures that `path` stands for: a folder, about whose pictures `prompt` is asked, or a file of JSON
-/// lines.
+/// Reads the labels at `path`: a folder of pictures with the question `prompt`, or a file of JSON lines.
 ///
 /// # Errors
 /// No labels, or no question.
@@ -76,7 +75,7 @@ pub fn find(path: &Path, prompt: Option<&str>) -> Result<Labels, InputError> {
     }
 }
 
-/// A subfolder for each choice, which it is called by.
+/// Reads a folder with a subfolder for each choice, named like the choice.
 fn of_folder(path: &Path, prompt: &str) -> Result<Labels, InputError> {
     let refused = |reason| InputError::Labels { path: path.display().to_string(), reason };
     let mut labels = Labels { questions: vec![Asked::new(prompt, &[])], pictures: Vec::new() };
@@ -87,7 +86,7 @@ fn of_folder(path: &Path, prompt: &str) -> Result<Labels, InputError> {
         let found = inputs::find(&[folder.into_os_string()], &mut std::io::empty());
         let Inputs::Pictures { items, passed_over } = found.map_err(|error| refused(error.to_string()))?
         else {
-            continue; // a folder holds pictures
+            continue; // a folder contains the pictures
         };
         passed_over.tell_named();
         passed_over.tell_unread();
@@ -98,7 +97,7 @@ fn of_folder(path: &Path, prompt: &str) -> Result<Labels, InputError> {
     checked(labels).map_err(refused)
 }
 
-/// The folders within a folder by their names; those that begin with a dot are left out.
+/// The subfolders of a folder, ordered by name, without those that begin with a dot.
 fn subfolders(path: &Path) -> Result<Vec<PathBuf>, String> {
     let entries = std::fs::read_dir(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let mut folders: Vec<PathBuf> = entries
@@ -112,17 +111,17 @@ fn subfolders(path: &Path) -> Result<Vec<PathBuf>, String> {
     Ok(folders)
 }
 
-/// Whether a folder is a link to the folder it stands in, or to one around that: its pictures are those of other choices.
+/// Whether `folder` is a link to `path` or to a folder above it: its pictures would belong to other choices.
 fn leads_back(folder: &Path, path: &Path) -> bool {
     let real = |path: &Path| path.canonicalize().ok();
     real(path).zip(real(folder)).is_some_and(|(path, folder)| path.starts_with(folder))
 }
 
-/// Reads labels as JSON lines; pictures lie below `folder` unless their paths are absolute, or at addresses. A question has the choices that
-/// its first line with some names, or all that are right anywhere.
+/// Reads labels as JSON lines. Pictures are addresses, absolute paths, or paths below `folder`. A question has the choices of
+/// its first line that lists any, or else all right answers of its lines.
 ///
 /// # Errors
-/// What is wrong, in words that go on from the file's name.
+/// What is wrong, worded to follow the file's name.
 pub fn parse(text: &str, folder: &Path) -> Result<Labels, String> {
     let lines = read_lines(text.trim_start_matches('\u{feff}'))?;
     let mut labels = Labels::default();
@@ -163,7 +162,7 @@ pub fn parse(text: &str, folder: &Path) -> Result<Labels, String> {
     checked(labels)
 }
 
-/// The lines that are not empty, with their numbers.
+/// The non-empty lines with their numbers.
 fn read_lines(text: &str) -> Result<Vec<(usize, Line)>, String> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let read = |(index, line): (usize, &str)| {

@@ -1,4 +1,4 @@
-//! `phi3v decide` and `phi3v calibrate` below their flags: what is asked ([`questions`]), and what is right ([`labels`]).
+//! `phi3v decide` and `phi3v calibrate` below their flags: the questions ([`questions`]) and the right answers ([`labels`]).
 
 mod error;
 pub mod labels;

@@ -1,4 +1,4 @@
-//! Questions to be decided: one with its choices, or a file of several.
+//! Questions for decisions: one with its choices, or several from a file.
 
 use crate::batch::questions::read_list;
 use phi3v::decide::check_choices;
@@ -9,7 +9,7 @@ use std::collections::HashSet;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Asked {
-    /// What its decision is called in reports; nothing where it needs no name.
+    /// The name of its decision in reports; `None` if it needs no name.
     pub name: Option<String>,
     /// The text that the model is asked.
     pub prompt: String,
@@ -26,11 +26,11 @@ impl Asked {
     }
 }
 
-/// Reads a file of questions: one a line, or, where it begins with a brace or a bracket, JSON objects on lines or in a
-/// list. Those that bring no choices have `choices`.
+/// Reads a file of questions: one per line, or, if it begins with a brace or a bracket, JSON objects on lines or in a list.
+/// Questions without choices get `choices`.
 ///
 /// # Errors
-/// What is wrong with it, in words that go on from the file's name.
+/// What is wrong with the file, worded to follow its name.
 pub fn parse(text: &str, choices: &[String]) -> Result<Vec<Asked>, String> {
     let mut questions = read_list(text, |line| Asked::new(line, &[]), plain)?;
     for (index, question) in questions.iter_mut().enumerate() {
@@ -51,7 +51,7 @@ pub fn parse(text: &str, choices: &[String]) -> Result<Vec<Asked>, String> {
     }
 }
 
-/// The parser's message, without the names of Rust's types.
+/// The parser's message without the names of Rust types.
 fn plain(error: &serde_json::Error) -> String {
     error.to_string().replace("struct Asked", "an object with prompt and choices")
 }

@@ -44,7 +44,7 @@ impl RepoCache {
         self.repo().join("snapshots").join(commit)
     }
 
-    /// The folder of a revision that was downloaded before, perhaps not whole.
+    /// The snapshot folder of a revision downloaded before, which may be incomplete.
     pub(super) fn snapshot(&self, revision: &str) -> Option<PathBuf> {
         let commit = if is_commit(revision) {
             revision.to_owned()
@@ -54,7 +54,7 @@ impl RepoCache {
         is_commit(&commit).then(|| self.snapshot_dir(&commit)).filter(|dir| dir.is_dir())
     }
 
-    /// Notes the commit that `revision` stands for now.
+    /// Records the commit that `revision` now refers to.
     pub(super) fn write_ref(&self, revision: &str, commit: &str) -> Result<(), HubError> {
         if is_commit(revision) {
             return Ok(());
@@ -64,7 +64,7 @@ impl RepoCache {
             return Ok(());
         }
         create_parent(&path)?;
-        // renamed into place, so that a reader never sees half a commit
+        // renamed into place, so that a reader never sees a partial commit
         let new = self.repo().join(format!("ref.{}", unique_name()));
         fs::write(&new, commit).map_err(|source| HubError::writing(&new, commit.len() as u64, source))?;
         fs::rename(&new, &path).map_err(|source| HubError::io(&path, source))
@@ -78,7 +78,7 @@ impl RepoCache {
         self.repo().join("blobs").join(format!("{etag}.incomplete"))
     }
 
-    /// Bytes still to be downloaded of a file, or of what replaces one that is damaged.
+    /// Bytes still to be downloaded for a file, or for the replacement of a damaged one.
     pub(super) fn bytes_missing(&self, commit: &str, file: &RemoteFile, is_damaged: bool) -> u64 {
         let len = |path: PathBuf| fs::metadata(path).map(|metadata| metadata.len()).unwrap_or(0);
         if !is_damaged && len(self.read_as(commit, file)) == file.size {
@@ -87,21 +87,21 @@ impl RepoCache {
         file.size.saturating_sub(len(self.incomplete(&file.etag)))
     }
 
-    /// Free space where the cache is.
+    /// Free bytes on the disk of the cache.
     pub(super) fn available_bytes(&self) -> Result<u64, HubError> {
         let blobs = self.repo().join("blobs");
         fs::create_dir_all(&blobs).map_err(|source| HubError::io(&blobs, source))?;
         disk::available(&blobs).map_err(|source| HubError::io(&blobs, source))
     }
 
-    /// What is kept of a blob beside the repository.
+    /// The path of a file stored along with a blob, outside the repository's folder.
     fn beside(&self, etag: &str, ending: &str) -> PathBuf {
         self.cache.join(".locks").join(&self.folder).join(format!("{etag}.{ending}"))
     }
 
-    /// The file that is read by its name in the commit's folder: one of the hub's size that stands there in place of a link,
-    /// or else the blob. Where there are no links, it is the blob under another name, a copy of it, or, as the hub's own
-    /// tools have it, all that there is: they move a new blob. What a commit has never changes, and the file may be in use.
+    /// The path under which a file of the commit is read: a file of the hub's size that stands in the commit's folder in place
+    /// of a link, or else the blob. Without links, that file is a hard link to the blob, a copy, or the only instance: the hub's
+    /// own tools move a new blob there. A commit's contents never change, and the file may be in use.
     pub(super) fn read_as(&self, commit: &str, file: &RemoteFile) -> PathBuf {
         let path = self.snapshot_dir(commit).join(&file.name);
         let metadata = fs::symlink_metadata(&path).ok().filter(fs::Metadata::is_file);
@@ -111,12 +111,12 @@ impl RepoCache {
         self.blob(&file.etag)
     }
 
-    /// Whether the file of that identity is known to have the contents that its checksum says.
+    /// Whether the file with this identity is known to match its checksum.
     pub(super) fn is_known_right(&self, etag: &str, identity: &str) -> bool {
         is_noted(&self.beside(etag, "checked"), identity)
     }
 
-    /// Remembers that it has, where the cache can be written to.
+    /// Records that the file with this identity matches its checksum, if the cache is writable.
     pub(super) fn remember_right(&self, etag: &str, identity: &str) {
         let note = self.beside(etag, "checked");
         if create_parent(&note).is_ok() {
@@ -124,8 +124,9 @@ impl RepoCache {
         }
     }
 
-    /// Waits until no other process writes the blob, as long as somebody waits for the model; `waiting` is called before the wait, if
-    /// there is one. The lock ends with the returned file.
+    /// Waits until no other process writes the blob, or nobody waits for the model any more. `waiting` is called before a
+    /// wait.
+    /// Dropping the returned file releases the lock.
     pub(super) fn lock(
         &self,
         etag: &str,
@@ -136,12 +137,12 @@ impl RepoCache {
         let path = self.beside(etag, "lock");
         create_parent(&path)?;
         let io = |source| HubError::io(&path, source);
-        // Windows locks no file that is open for appending alone
+        // Windows cannot lock a file that is open only for appending
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false);
         let mut waiting = Some(waiting);
         loop {
-            // without locks, two downloads at once would damage each other, and the checksum tells
+            // without locks, two simultaneous downloads would damage each other, which the checksum detects
             let locked = open_in_place(&path, &mut options).and_then(LockedFile::try_lock).map_err(io)?;
             if let Some(file) = locked {
                 return Ok(file);
@@ -153,10 +154,11 @@ impl RepoCache {
         }
     }
 
-    /// Makes a blob appear under its name in the commit's folder, also in place of a copy of what it was before, if it is `new`.
+    /// Makes a blob available under its name in the commit's folder. If it is `new`, it replaces a copy of its former
+    /// contents.
     pub(super) fn link(&self, commit: &str, file: &RemoteFile, new: bool) -> Result<PathBuf, HubError> {
         let (path, blob) = (self.snapshot_dir(commit).join(&file.name), self.blob(&file.etag));
-        // nothing is written to a cache that has everything: it may be read-only
+        // nothing is written to a complete cache, which may be read-only
         if fs::canonicalize(&path).is_ok_and(|there| fs::canonicalize(&blob).is_ok_and(|blob| there == blob))
             || !new && self.read_as(commit, file) == path
         {
@@ -171,9 +173,9 @@ impl RepoCache {
     }
 }
 
-/// The commit that a file of `refs` holds.
+/// The commit stored in a file of `refs`.
 fn noted(path: &Path) -> Option<String> {
-    /// More than a commit and a line break.
+    /// Longer than a commit and a line break.
     const BYTES_MAX: u64 = 100;
     Some(noted_text(path, BYTES_MAX)?.trim().to_owned())
 }
@@ -198,11 +200,11 @@ mod tests {
             create_parent(of).unwrap();
         }
         fs::write(&blob, "bytes").unwrap();
-        // as a system without links has it
+        // as on a system without symbolic links
         fs::hard_link(&blob, &path).unwrap();
         assert_eq!(cache.link("commit", &file, false).unwrap(), path);
         assert!(fs::symlink_metadata(&path).unwrap().is_file());
-        // another program's, cut short
+        // truncated, written by another program
         fs::remove_file(&path).unwrap();
         fs::write(&path, "byt").unwrap();
         cache.link("commit", &file, false).unwrap();

@@ -1,4 +1,4 @@
-//! The hub's HTTP interface: a revision's commit and files, a file's size and checksum, and its bytes.
+//! The hub's HTTP interface: a revision's commit and files, a file's size and checksum, and its contents.
 
 use super::name::Repo;
 use super::proxy::Proxies;
@@ -14,24 +14,24 @@ use ureq::{Agent, Body};
 
 /// Most redirects followed for one request.
 const REDIRECTS_MAX: usize = 10;
-/// Longest list of a repository's files that is read.
+/// Most bytes of a repository's file list.
 const LIST_BYTES_MAX: u64 = 16 << 20;
-/// Most of the hub's own words that are told.
+/// Most characters of the hub's own message that are shown.
 const REASON_CHARS_MAX: usize = 200;
-/// How often a request without a body is tried.
+/// Attempts of a request without a body.
 const ATTEMPTS: u32 = 3;
-/// Time to reach a host, and then for its answer to begin.
+/// Time limit for connecting to a host, and then for the start of its answer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// A revision as the hub has it.
+/// A revision as described by the hub.
 pub(super) struct Revision {
     /// The commit's 40 hexadecimal digits.
     pub(super) commit: String,
-    /// Names of all files, folders included in the name.
+    /// Names of all files, including folders in the name.
     pub(super) files: BTreeSet<String>,
 }
 
-/// A file as the hub has it.
+/// A file as described by the hub.
 pub(super) struct RemoteFile {
     pub(super) name: String,
     pub(super) url: String,
@@ -66,7 +66,7 @@ impl Client {
     pub(super) fn new(options: &HubOptions, repo: &Repo) -> Result<Self, HubError> {
         let config = Agent::config_builder()
             .user_agent(concat!("phi3v/", env!("CARGO_PKG_VERSION")))
-            // redirects are followed here, where it is known which host may see the token
+            // redirects are followed here, where it is known which hosts may receive the token
             .max_redirects(0)
             .max_redirects_will_error(false)
             .http_status_as_error(false)
@@ -75,7 +75,7 @@ impl Client {
             .proxy(None)
             .timeout_connect(Some(ANSWER_TIME_MAX))
             .timeout_recv_response(Some(ANSWER_TIME_MAX))
-            // slow is fine: without ranges a new connection would begin from zero
+            // slow is fine: without ranges, a new connection would start from zero
             .timeout_per_read(Some(options.stall_time_max))
             .build();
         if !is_web_address(&options.endpoint) {
@@ -93,7 +93,7 @@ impl Client {
         })
     }
 
-    /// The commit and files of the repository's revision.
+    /// Requests the commit and files of the repository's revision.
     pub(super) fn revision(&self) -> Result<Revision, HubError> {
         let revision = self.repo.revision.replace('/', "%2F");
         let url = format!("{}/api/models/{}/revision/{revision}", self.endpoint, self.repo.id);
@@ -113,7 +113,7 @@ impl Client {
         Ok(Revision { commit: info.sha, files })
     }
 
-    /// Size and checksum of a file at a commit.
+    /// Requests the size and checksum of a file at a commit.
     pub(super) fn head(&self, commit: &str, name: &str) -> Result<RemoteFile, HubError> {
         let url = format!("{}/{}/resolve/{commit}/{name}", self.endpoint, self.repo.id);
         let response = self.with_retries(|| {
@@ -133,7 +133,7 @@ impl Client {
         Ok(RemoteFile { name: name.to_owned(), etag: etag.to_owned(), size, url })
     }
 
-    /// The bytes of a file from `start` on. The answer may begin at 0 nevertheless; see its status.
+    /// Requests the bytes of a file from `start` on. The answer may still begin at 0; check its status.
     pub(super) fn open(&self, file: &RemoteFile, start: u64) -> Result<Response<Body>, HubError> {
         let answer = self.follow(Method::Get, &file.url, start)?;
         if answer.response.status() != 416 {
@@ -142,8 +142,8 @@ impl Client {
         Ok(answer.response)
     }
 
-    /// Sends a request and follows redirects. Of a file's description (`Head`) the first that carries a checksum is
-    /// the answer: behind it is a storage host that knows less.
+    /// Sends a request and follows redirects. For a file's description (`Head`), the first response with a checksum is the
+    /// answer: the storage host behind it knows less.
     fn follow(&self, method: Method, url: &str, start: u64) -> Result<Answer, HubError> {
         let mut url = url.to_owned();
         for _ in 0..=REDIRECTS_MAX {
@@ -171,7 +171,7 @@ impl Client {
             Method::Get => self.agent.get(url),
             Method::Head => self.agent.head(url),
         };
-        // a compressed body would have another length and other ranges
+        // a compressed body would have a different length and different ranges
         request = request.header("accept-encoding", "identity");
         if start > 0 {
             request = request.header("range", format!("bytes={start}-"));
@@ -200,7 +200,7 @@ impl Client {
         }
     }
 
-    /// Refuses an answer that is an error.
+    /// Refuses an error response.
     fn check_status(&self, answer: &Answer, asked: &Asked<'_>) -> Result<(), HubError> {
         let Answer { url, response } = answer;
         let (endpoint, model) = (self.endpoint.clone(), self.repo.to_string());
@@ -210,13 +210,13 @@ impl Client {
         let reason =
             reason.map(|words| words.trim().trim_end_matches('.').chars().take(REASON_CHARS_MAX).collect());
         let gated = code == "GatedRepo";
-        // hubs may redirect to each other, and tell what is wrong by a code
+        // hubs may redirect to each other, and report an error by a code
         let another = code.is_empty() && !is_same_host(url, &endpoint);
         let storage = match asked {
             Asked::Api => None,
             Asked::Description(file) => another.then_some(file),
-            // the hub has granted already what is refused now: a signed address is too old, or a clock or a firewall
-            // is in the way
+            // the hub granted this request, and it is now refused: a signed address has expired, or a clock or a firewall
+            // interferes
             Asked::Bytes(file) => (another || code.is_empty() && reason.is_none()).then_some(file),
         };
         if let Some(file) = storage.filter(|_| matches!(status, 400..=428 | 430..=499)) {
@@ -234,12 +234,12 @@ impl Client {
     }
 
     /// # Errors
-    /// Nobody waits for the model any more.
+    /// Returns an error if nobody waits for the model any more.
     pub(super) fn check_wanted(&self) -> Result<(), HubError> {
         if self.given_up.load(Ordering::Relaxed) { Err(HubError::GivenUp) } else { Ok(()) }
     }
 
-    /// Waits for a moment in which the hub may do better.
+    /// Waits before a retry.
     ///
     /// # Errors
     /// Nobody waits for the model any more.
@@ -271,7 +271,7 @@ impl Client {
     }
 }
 
-/// The status by which a proxy refuses to connect, and will do so again. ureq has it in words only.
+/// The status with which a proxy permanently refuses to connect. ureq provides it only as text.
 fn refusal(error: &ureq::Error) -> Option<u16> {
     let ureq::Error::ConnectProxyFailed(words) = error else { return None };
     let status = words.split(|letter: char| !letter.is_ascii_digit()).find_map(|word| word.parse().ok());
@@ -284,15 +284,15 @@ enum Method {
     Head,
 }
 
-/// What a request is for; a file by its name.
+/// The purpose of a request; files are given by name.
 enum Asked<'a> {
     Api,
     Description(&'a str),
-    /// After the hub has described the file.
+    /// The contents of a file that the hub has described.
     Bytes(&'a str),
 }
 
-/// An answer, and the address that gave it in the end.
+/// A response, and the final address that sent it.
 struct Answer {
     url: String,
     response: Response<Body>,
@@ -306,12 +306,12 @@ fn is_hex(text: &str) -> bool {
     text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Whether `text` is a commit's full name; as such it is also safe as the name of a folder.
+/// Whether `text` is a full commit hash, which is also safe as a folder name.
 pub(super) fn is_commit(text: &str) -> bool {
     text.len() == 40 && is_hex(text)
 }
 
-/// Whether it begins with http:// or https:// and a host.
+/// Whether `text` begins with http:// or https:// and a host.
 fn is_web_address(text: &str) -> bool {
     let is_web = |uri: Uri| {
         let host = uri.host().is_some_and(|host| !host.is_empty());
@@ -320,7 +320,7 @@ fn is_web_address(text: &str) -> bool {
     text.parse().is_ok_and(is_web) && has_real_port(text)
 }
 
-/// Whether the address has no port or one from 1 to 65535; where it is neither, parsers take it for none.
+/// Whether the address has no port or one from 1 to 65535; parsers silently drop an invalid one.
 fn has_real_port(address: &str) -> bool {
     let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
@@ -329,7 +329,7 @@ fn has_real_port(address: &str) -> bool {
     after.split_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_ok_and(|port| port > 0))
 }
 
-/// Scheme, host and port: what a token is bound to.
+/// Whether scheme, host and port are equal; a token is bound to these.
 fn is_same_host(url: &str, endpoint: &str) -> bool {
     let parts = |url: &str| {
         let uri: Uri = url.parse().ok()?;
@@ -338,14 +338,14 @@ fn is_same_host(url: &str, endpoint: &str) -> bool {
     parts(url).is_some_and(|url| parts(endpoint) == Some(url))
 }
 
-/// Scheme, host and port of an address, without what gives access.
+/// Scheme, host and port of an address, without credentials.
 fn origin(url: &str) -> String {
     let Ok(uri) = url.parse::<Uri>() else { return String::new() };
     let port = uri.port().map_or_else(String::new, |port| format!(":{port}"));
     format!("{}://{}{port}", uri.scheme_str().unwrap_or_default(), uri.host().unwrap_or_default())
 }
 
-/// The address with its scheme in lower case, which may be written either way (RFC 3986 section 3.1).
+/// The address with its scheme, which is case-insensitive (RFC 3986 section 3.1), in lower case.
 fn with_folded_scheme(address: &str) -> String {
     address.split_once("://").map_or_else(
         || address.to_owned(),
@@ -353,7 +353,7 @@ fn with_folded_scheme(address: &str) -> String {
     )
 }
 
-/// The address that `location` means, seen from `base` (RFC 3986 section 5, of which servers use these forms).
+/// Resolves `location` relative to `base` (RFC 3986 section 5, limited to the forms that servers use).
 fn join(base: &str, location: &str) -> Option<String> {
     let whole = with_folded_scheme(location);
     if whole.starts_with("http://") || whole.starts_with("https://") {
@@ -379,7 +379,7 @@ mod tests {
     fn redirects_are_joined() {
         let base = "https://hub.example/a/b?c";
         assert_eq!(join(base, "https://cdn.example/x").as_deref(), Some("https://cdn.example/x"));
-        // of whatever case, or a check of it would miss an address without encryption
+        // in any letter case, or a check would miss an unencrypted address
         assert_eq!(join(base, "HTTPS://cdn.example/x").as_deref(), Some("https://cdn.example/x"));
         assert_eq!(
             join(base, "Http://CDN.example/X?u=A://B").as_deref(),

@@ -1,4 +1,4 @@
-//! One file from the hub into the cache: continued where an earlier attempt stopped, and checked.
+//! Downloads one file from the hub into the cache: resumes an earlier attempt, and verifies the checksum.
 
 use super::cache::RepoCache;
 use super::client::{Client, RemoteFile, header};
@@ -12,10 +12,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-/// How often in a row a connection may bring nothing that is kept before the download is given up.
+/// Consecutive connections without progress before the download is given up.
 const FAILURES_MAX: u32 = 5;
 
-/// Longest file beside the weights that is fetched: tokenizer.json has 1.8 MB.
+/// Size limit of files other than weights; tokenizer.json has 1.8 MB.
 const SMALL_BYTES_MAX: u64 = 16 << 20;
 
 /// Bytes read at a time.
@@ -30,8 +30,9 @@ pub(super) struct Download<'a> {
 }
 
 impl Download<'_> {
-    /// Makes sure that a file beside the weights, for which nobody checks the disk, is in the cache and whole, and returns its
-    /// path there.
+    /// Ensures that a small file other than weights is in the cache and intact, and returns its path there. The free disk
+    /// space
+    /// is not checked for it.
     pub(super) fn small_file(&mut self, name: &str) -> Result<PathBuf, HubError> {
         let file = self.client.head(self.commit, name)?;
         if file.size > SMALL_BYTES_MAX {
@@ -41,7 +42,7 @@ impl Download<'_> {
         self.file(&file, damaged.as_deref())
     }
 
-    /// The identity of what the cache has of the file, if its contents are not what its checksum says or cannot be read.
+    /// The identity of the cached file if its contents do not match its checksum or cannot be read.
     pub(super) fn damaged(&mut self, file: &RemoteFile) -> Result<Option<String>, HubError> {
         let damaged = self.damaged_at(&self.cache.read_as(self.commit, file), file)?;
         if damaged.is_some() {
@@ -50,7 +51,7 @@ impl Download<'_> {
         Ok(damaged)
     }
 
-    /// The same of what is at `path`. It is read for that once; afterwards a look at its size and times will do.
+    /// Like `damaged`, for the file at `path`. The file is read in full once; later its size and times are sufficient.
     fn damaged_at(&mut self, path: &Path, file: &RemoteFile) -> Result<Option<String>, HubError> {
         let Some(metadata) = fs::metadata(path).ok().filter(|metadata| metadata.len() == file.size) else {
             return Ok(None);
@@ -75,13 +76,14 @@ impl Download<'_> {
             Err(source) if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
                 Err(HubError::io(path, source))
             }
-            // or the disk does not give it any more
+            // or the disk can no longer read it
             _ => Ok(Some(identity)),
         }
     }
 
-    /// Makes sure that the file is in the cache, and returns its path there. Another process that is downloading the
-    /// same file is waited for. What is there and has the identity `damaged` is replaced, once there is something in its place.
+    /// Ensures that the file is in the cache, and returns its path there. Waits for another process that is downloading the
+    /// same
+    /// file. An existing file with the identity `damaged` is replaced once its replacement is complete.
     pub(super) fn file(&mut self, file: &RemoteFile, damaged: Option<&str>) -> Result<PathBuf, HubError> {
         let blob = self.cache.blob(&file.etag);
         let (cache, commit) = (self.cache, self.commit);
@@ -97,7 +99,7 @@ impl Download<'_> {
             let note = format!("waiting for another download of {}", file.name);
             let _lock = self.cache.lock(&file.etag, self.client, || progress.note(&note))?;
             if !is_there() {
-                // where only a copy of it is damaged the blob is made a copy of again
+                // if only a copy is damaged, it is copied from the blob again
                 let other =
                     damaged.is_some_and(|damaged| identity_of(&blob).is_some_and(|blob| blob != damaged));
                 if !other || self.damaged_at(&blob, file)?.is_some() {
@@ -114,7 +116,7 @@ impl Download<'_> {
         Ok(path)
     }
 
-    /// Downloads and checks the file. A damaged beginning from an earlier run is replaced once.
+    /// Downloads and verifies the file. A damaged part from an earlier run is discarded once.
     fn fetch(&mut self, file: &RemoteFile, blob: &Path) -> Result<(), HubError> {
         let path = self.cache.incomplete(&file.etag);
         let mut partial = Partial::open(&path, file, self.client)?;
@@ -137,7 +139,7 @@ impl Download<'_> {
         fs::rename(&path, blob).map_err(io)
     }
 
-    /// Receives until the file is whole, over as many connections as it takes. Returns its checksum.
+    /// Receives until the file is complete, over as many connections as needed. Returns its checksum.
     fn complete(&mut self, partial: &mut Partial, file: &RemoteFile) -> Result<String, HubError> {
         let mut failures = 0;
         while partial.len < file.size {
@@ -146,7 +148,7 @@ impl Download<'_> {
             if !error.may_pass() {
                 return Err(error);
             }
-            // from zero again and again, the end would never come
+            // repeated restarts from zero would never end
             let continued = partial.restarts == restarts && partial.len > before;
             failures = if continued { 0 } else { failures + 1 };
             if failures > FAILURES_MAX {
@@ -160,11 +162,11 @@ impl Download<'_> {
         Ok(partial.hasher.clone().finish())
     }
 
-    /// Receives what one connection brings.
+    /// Receives from one connection.
     fn receive(&mut self, partial: &mut Partial, file: &RemoteFile) -> Result<(), HubError> {
         let response = self.client.open(file, partial.len)?;
         if let Some(size) = stated_size(&response).filter(|size| *size != file.size) {
-            // a proxy's page, or another file: what has been received stays
+            // a proxy's page, or another file: the bytes received so far are kept
             let reason = format!("it answers with {}, and the file has {}", count(size, "byte"), file.size);
             return Err(unreachable_error(file, &reason));
         }
@@ -174,7 +176,7 @@ impl Download<'_> {
             _ => None,
         };
         if begins_at != Some(partial.len) {
-            // the server does not know ranges, or the file there has become shorter
+            // the server does not support ranges, or its file has become shorter
             partial.restart(file)?;
             self.progress.file_resumed(0);
             if begins_at != Some(0) {
@@ -200,8 +202,8 @@ fn unreachable_error(file: &RemoteFile, reason: &str) -> HubError {
     HubError::Unreachable { url: file.url.clone(), proxy: None, reason: reason.to_owned() }
 }
 
-/// The whole file's size by the answer: the total of `Content-Range: bytes 100-199/200`, or the length of a body that
-/// is no part.
+/// The whole file's size according to the response: the total of `Content-Range: bytes 100-199/200`, or the length of a
+/// complete body.
 fn stated_size(response: &ureq::http::Response<ureq::Body>) -> Option<u64> {
     match response.status().as_u16() {
         206 => header(response.headers(), "content-range")?.rsplit_once('/')?.1.parse().ok(),
@@ -210,21 +212,21 @@ fn stated_size(response: &ureq::http::Response<ureq::Body>) -> Option<u64> {
     }
 }
 
-/// The first byte's position by `Content-Range: bytes 100-199/200`.
+/// The position of the first byte in `Content-Range: bytes 100-199/200`.
 fn content_range_start(response: &ureq::http::Response<ureq::Body>) -> Option<u64> {
     let range = header(response.headers(), "content-range")?;
     range.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
 }
 
-/// The part of a file that has been received, on disk and in its checksum.
+/// The received part of a file, on disk and in its checksum.
 struct Partial {
     path: PathBuf,
     file: File,
     len: u64,
-    /// Bytes of the whole.
+    /// Bytes of the whole file.
     size: u64,
     hasher: Hasher,
-    /// How often it was begun again from zero.
+    /// Restarts from zero.
     restarts: u32,
 }
 
@@ -265,7 +267,7 @@ impl Partial {
     }
 }
 
-/// The checksum that the hub gives for a file: sha256 for large ones, git's for the others.
+/// The kind of checksum that the hub gives for a file: sha256 for large files, git's for others.
 #[derive(Clone)]
 enum Hasher {
     Sha256(Sha256),
@@ -277,7 +279,7 @@ impl Hasher {
         if file.etag.len() == 64 {
             return Self::Sha256(Sha256::new());
         }
-        // a git object's name is the sha1 of its kind, its size and its content
+        // git hashes an object's kind, size and content with sha1
         Self::Git(Sha1::new_with_prefix(format!("blob {}\0", file.size)))
     }
 
@@ -288,8 +290,9 @@ impl Hasher {
         }
     }
 
-    /// Takes all that is left of a file, and returns how many bytes that was, or what the disk says. Ends with an error when nobody
-    /// waits for the model any more.
+    /// Hashes the rest of a file, and returns its number of bytes, or the disk's error. Fails if nobody waits for the model
+    /// any
+    /// more.
     fn read(&mut self, file: &mut File, client: &Client) -> Result<io::Result<u64>, HubError> {
         let (mut chunk, mut total) = (vec![0; CHUNK_BYTES], 0);
         loop {

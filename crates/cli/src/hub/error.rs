@@ -1,4 +1,4 @@
-//! What can go wrong between a model's name and its folder.
+//! Errors between a model's name and its folder.
 
 use super::FileKind;
 use super::proxy::Proxy;
@@ -7,11 +7,11 @@ use phi3v::files::is_full;
 use phi3v::memory::size;
 use std::path::{Path, PathBuf};
 
-/// Why a model could not be found or downloaded, with what the user gave and what the hub said.
+/// Why a model could not be found or downloaded, with the user's input and the hub's message.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HubError {
-    /// Whoever waited for the model does not any more.
+    /// Nobody waits for the model any more.
     #[error("the download was given up")]
     GivenUp,
     /// A name that is neither a folder nor a repository.
@@ -20,7 +20,7 @@ pub enum HubError {
         /// As the user gave it.
         model: String,
     },
-    /// A file that is no model.
+    /// A file that is not a model.
     #[error("{} is {}, {}", path.display(), kind.words(), kind.verdict())]
     NotAModel {
         /// Path of the file.
@@ -28,12 +28,12 @@ pub enum HubError {
         /// What the file is instead.
         kind: FileKind,
     },
-    /// Offline, and not in the cache.
+    /// Offline, and the model is not in the cache.
     #[error("{model} is not in the cache, and {offline_by} forbids to download it")]
     NotCached {
         /// Name of the model, `owner/name`.
         model: String,
-        /// What asks for that, in the user's words.
+        /// The setting that forbids the download, as the user knows it.
         offline_by: &'static str,
     },
     /// The hub does not know the repository, or hides it.
@@ -44,16 +44,16 @@ pub enum HubError {
         /// Name of the model, `owner/name`.
         model: String,
     },
-    /// The hub knows the repository and refuses.
+    /// The hub knows the repository and refuses access.
     #[error("{endpoint} does not let you download {model}{}", said(reason), endpoint = shown(endpoint))]
     Forbidden {
         /// Address of the hub.
         endpoint: String,
         /// Name of the model, `owner/name`.
         model: String,
-        /// The hub's words, where it gives some.
+        /// The hub's message, if any.
         reason: Option<String>,
-        /// Whether it says that the model's terms are to be accepted.
+        /// Whether the hub says that the model's terms must be accepted.
         gated: bool,
     },
     /// The token is not valid.
@@ -62,39 +62,39 @@ pub enum HubError {
         /// Address of the hub.
         endpoint: String,
     },
-    /// What is set as the token cannot be one.
+    /// The token contains an invalid character.
     #[error("{origin} holds no access token: character {position} of it is {}", named(*letter))]
     NoToken {
         /// A variable's name, or a file's path.
         origin: String,
-        /// Which character, from 1.
+        /// Position of the character, from 1.
         position: usize,
-        /// The character that does not belong there.
+        /// The invalid character.
         letter: char,
     },
-    /// What is set as the token is too long for one.
+    /// The token is too long.
     #[error("{origin} holds no access token: it is longer than {limit} characters")]
     TokenSize {
         /// A variable's name, or a file's path.
         origin: String,
-        /// Most characters that a token has.
+        /// Most characters of a token.
         limit: usize,
     },
-    /// The token's file is there and cannot be read.
+    /// The token's file exists but cannot be read.
     #[error("the access token in {path} cannot be read: {reason}")]
     TokenFile {
         /// Path of the file.
         path: String,
-        /// The system's words, or ours for what is no file.
+        /// The system's message, or ours if it is not a regular file.
         reason: String,
     },
-    /// What is set as the hub's address is none.
+    /// The hub's address is invalid.
     #[error("HF_ENDPOINT is {:?}, which is no http:// or https:// address", shown(endpoint))]
     NoEndpoint {
-        /// As it is set.
+        /// The value of the variable.
         endpoint: String,
     },
-    /// What is set as a proxy is none.
+    /// A proxy's address is invalid.
     #[error("{variable} is not the address of a proxy")]
     NoProxy {
         /// Name of the environment variable.
@@ -108,14 +108,14 @@ pub enum HubError {
         /// The file that is missing.
         file: String,
     },
-    /// A file beside the weights is longer than any real one.
+    /// A file other than weights is longer than any real one.
     #[error("{file} has {bytes} bytes on the hub, more than the {limit} allowed")]
     FileSize {
         /// Name of the file in the repository.
         file: String,
-        /// Its length by the hub.
+        /// Its length according to the hub.
         bytes: u64,
-        /// Most bytes of such a file that are fetched.
+        /// Size limit of such a file.
         limit: u64,
     },
     /// The hub cannot be reached, or the connection keeps breaking.
@@ -123,12 +123,12 @@ pub enum HubError {
     Unreachable {
         /// Address that was asked.
         url: String,
-        /// The proxy that it was asked through.
+        /// The proxy in use, if any.
         proxy: Option<Proxy>,
         /// What happened, in the system's words.
         reason: String,
     },
-    /// The certificate of the hub, of a host of its files, or of what stands between is not trusted.
+    /// The certificate of the hub, of a host of its files, or of an intermediary is not trusted.
     #[error("{url} shows a certificate that is not trusted here: {reason}", url = shown(url))]
     Certificate {
         /// Address that was asked.
@@ -144,30 +144,30 @@ pub enum HubError {
         shown(url)
     )]
     ProxyRefused {
-        /// The address that was asked for.
+        /// The requested address.
         url: String,
         /// Address of the proxy, and the variable that names it.
         proxy: Proxy,
         /// The HTTP status of its answer.
         status: u16,
     },
-    /// An answer with another status than expected.
+    /// A response with an unexpected status.
     #[error("{url} answered with status {status}{}", said(reason), url = shown(url))]
     Status {
         /// Address that was asked.
         url: String,
         /// HTTP status of the answer.
         status: u16,
-        /// The hub's words, where it gives some.
+        /// The hub's message, if any.
         reason: Option<String>,
     },
-    /// The host where the hub keeps its files refuses what the hub itself has granted.
+    /// The hub's storage host refuses a request that the hub has granted.
     #[error(
         "{host} does not give {file}, which {endpoint} has described: it answered with status {status}",
         endpoint = shown(endpoint)
     )]
     Storage {
-        /// Scheme, host and port of the one that refuses.
+        /// Scheme, host and port of the storage host.
         host: String,
         /// Address of the hub.
         endpoint: String,
@@ -176,22 +176,22 @@ pub enum HubError {
         /// HTTP status of the answer.
         status: u16,
     },
-    /// An answer that is not what a hub says.
+    /// A response that does not come from a hub.
     #[error("{url} does not answer like a hub: {reason}", url = shown(url))]
     Protocol {
         /// Address that was asked.
         url: String,
-        /// What is wrong with the answer.
+        /// What is wrong with the response.
         reason: String,
     },
-    /// A file is not what the hub says it is.
+    /// A file does not match the hub's checksum.
     #[error("{file} is damaged: its checksum is {found}, expected {expected}")]
     Checksum {
         /// Name of the file in the repository.
         file: String,
-        /// Checksum of what was received.
+        /// Checksum of the received file.
         found: String,
-        /// Checksum by the hub.
+        /// Checksum according to the hub.
         expected: String,
     },
     /// The disk is too small.
@@ -210,7 +210,7 @@ pub enum HubError {
         /// Bytes that are free on the disk.
         available: u64,
     },
-    /// The disk has become full meanwhile.
+    /// The disk became full during the download.
     #[error("{} cannot be written: {}", path.display(), disk::shortage(*needed, *available))]
     DiskFull {
         /// Path of the file.
@@ -238,7 +238,7 @@ impl HubError {
         Self::writing(path, 0, source)
     }
 
-    /// The error for writing to `path`, where `needed` bytes were still to come.
+    /// The error for a failed write to `path`, with `needed` bytes still to be written.
     pub(super) fn writing(path: &Path, needed: u64, source: std::io::Error) -> Self {
         let path = path.to_owned();
         if !is_full(&source) {
@@ -248,12 +248,12 @@ impl HubError {
         Self::DiskFull { path, needed, available }
     }
 
-    /// Whether the network is to blame, so that a copy in the cache may stand in.
+    /// Whether the network is at fault, so that a cached copy may be used instead.
     pub(super) fn is_unreachable(&self) -> bool {
         self.may_pass() || matches!(self, Self::Certificate { .. })
     }
 
-    /// Whether the network is to blame and may do better in a moment.
+    /// Whether the network is at fault and a retry may succeed.
     pub(super) fn may_pass(&self) -> bool {
         matches!(
             self,
@@ -262,19 +262,19 @@ impl HubError {
     }
 }
 
-/// The hub's words, after ours.
+/// The hub's message, to be appended to ours.
 fn said(reason: &Option<String>) -> String {
     reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"))
 }
 
-/// The proxy in a message.
+/// The proxy, as part of a message.
 fn through(proxy: &Option<Proxy>) -> String {
     proxy.as_ref().map_or_else(String::new, |Proxy { address, variable }| {
         format!(" through the proxy {} of {variable}", shown(address))
     })
 }
 
-/// A character that may not be visible.
+/// Names a character that may be invisible.
 fn named(letter: char) -> String {
     match letter {
         '\n' | '\r' => "a line break".to_owned(),
@@ -284,10 +284,10 @@ fn named(letter: char) -> String {
     }
 }
 
-/// An address for messages, without what gives access: a user's name and password, and the signature of a storage host.
+/// An address for messages, without credentials: user name, password, and the signature of a storage host.
 fn shown(url: &str) -> String {
     let url = url.split(['?', '#']).next().unwrap_or_default();
-    // a proxy's may have no scheme
+    // a proxy's address may have no scheme
     let (scheme, rest) = url.split_at(url.find("://").map_or(0, |end| end + "://".len()));
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);

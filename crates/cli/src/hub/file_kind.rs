@@ -1,20 +1,20 @@
-//! What a file is that somebody gave as a model: told by its first bytes, as people mistake many things for one.
+//! Detects what a file is that was given as a model, by its first bytes: people mistake many kinds of files for models.
 
 use phi3v::weights::shards;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// Bytes that tell a file's kind; a tar archive's are the last.
+/// Bytes needed to detect a file's kind; a tar archive's signature comes last.
 const HEAD_BYTES: u64 = 512;
 
-/// What a file is that was given as a model, told by its first bytes and its name.
+/// The kind of a file given as a model, detected by its first bytes and its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FileKind {
     /// Tensors, or a whole model made by `phi3v quantize`.
     Safetensors,
-    /// One of several files of a checkpoint, or its configuration.
+    /// One file of a checkpoint that has several, or its configuration.
     Part,
     /// A model in the format of llama.cpp.
     Gguf,
@@ -26,23 +26,23 @@ pub enum FileKind {
     Picture(&'static str),
     /// A packed folder, by format.
     Archive(&'static str),
-    /// A stand-in for a large file that was not fetched.
+    /// A Git LFS pointer in place of a large file.
     LfsPointer,
-    /// A page in place of a download.
+    /// A web page in place of a download.
     WebPage,
     /// Any other document, by name.
     Document(&'static str),
-    /// A text that people can read.
+    /// Readable text.
     Text,
-    /// A file of no bytes.
+    /// An empty file.
     Empty,
     /// A pipe, a socket or a device.
     NotRegular,
-    /// Anything else, of which nothing is known.
+    /// Anything else.
     Unknown,
 }
 
-/// Beginnings of files.
+/// Signatures at the beginning of files.
 const MAGIC: [(&[u8], FileKind); 26] = [
     (b"GGUF", FileKind::Gguf),
     (b"lmgg", FileKind::Weights("an old GGML file")),
@@ -73,7 +73,7 @@ const MAGIC: [(&[u8], FileKind); 26] = [
 ];
 
 impl FileKind {
-    /// Looks at the file at `path`; a pipe is not opened.
+    /// Examines the file at `path`; a pipe is not opened.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -87,7 +87,7 @@ impl FileKind {
         Ok(Self::of_head(&name, &head))
     }
 
-    /// The kind of a file of that name that begins with `head`.
+    /// The kind of a file named `name` that begins with `head`.
     fn of_head(name: &str, head: &[u8]) -> Self {
         let brand = |at: usize, brand: &[u8]| head.get(at..).is_some_and(|rest| rest.starts_with(brand));
         match head {
@@ -111,7 +111,7 @@ impl FileKind {
         }
     }
 
-    /// Why it is not run, as it goes on from [`Self::words`]: some are models.
+    /// Why the file cannot be run, worded to follow [`Self::words`]: some kinds are models.
     #[must_use]
     pub fn verdict(self) -> &'static str {
         match self {
@@ -120,7 +120,7 @@ impl FileKind {
         }
     }
 
-    /// The kind in words, with its article, as they fit into a sentence: `a PNG picture`.
+    /// The kind in words, with an article, as part of a sentence: `a PNG picture`.
     #[must_use]
     pub fn words(self) -> String {
         match self {
@@ -141,24 +141,24 @@ impl FileKind {
     }
 }
 
-/// `model-00001-of-00002.safetensors` and the like.
+/// Whether the name is like `model-00001-of-00002.safetensors`.
 fn is_shard(name: &str) -> bool {
     name.starts_with("model-") && name.contains("-of-")
 }
 
-/// Whether it is one of the JSON files beside the weights.
+/// Whether the name is that of a JSON file that accompanies the weights.
 fn is_configuration(name: &str) -> bool {
     let names = ["config.json", "tokenizer.json", "preprocessor_config.json", "generation_config.json"];
     names.contains(&name) || name == shards::INDEX_FILE
 }
 
-/// A header's length, and the header, which is JSON.
+/// Whether `head` is a header's length, followed by a JSON header.
 fn is_safetensors(head: &[u8]) -> bool {
     let Some((length, header)) = head.split_first_chunk::<8>() else { return false };
     (2..1 << 32).contains(&u64::from_le_bytes(*length)) && header.starts_with(b"{")
 }
 
-/// ISO media: pictures of telephones, or films.
+/// The kind of an ISO media file: a phone's picture, or a video.
 fn media(head: &[u8]) -> FileKind {
     match head.get(8..12).unwrap_or_default() {
         b"heic" | b"heix" | b"mif1" | b"msf1" | b"hevc" => FileKind::Picture("HEIC"),
@@ -167,7 +167,7 @@ fn media(head: &[u8]) -> FileKind {
     }
 }
 
-/// PyTorch's archives begin with the pickle.
+/// The kind of a ZIP archive; PyTorch's archives begin with the pickle.
 fn zip(head: &[u8]) -> FileKind {
     let has = |name: &[u8]| head.windows(name.len()).any(|part| part == name);
     if has(b"data.pkl") {
@@ -179,12 +179,12 @@ fn zip(head: &[u8]) -> FileKind {
     }
 }
 
-/// Text of some kind, where it is one.
+/// The kind of a text file, if it is one.
 fn text(name: &str, head: &[u8]) -> FileKind {
     if name.ends_with(".onnx") {
         return FileKind::Weights("an ONNX file");
     }
-    // the cut may go through a character
+    // the head may end within a character
     let whole = match std::str::from_utf8(head) {
         Ok(text) => text,
         Err(error) if error.error_len().is_none() => {

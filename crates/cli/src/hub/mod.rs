@@ -1,11 +1,10 @@
-//! Models by name: found in a folder, in the hub's cache on this machine, or downloaded from a hub.
+//! Models by name: found in a folder or in the hub's cache on this machine, or downloaded from a hub.
 //!
-//! The cache is the hub's standard one, so what other programs have downloaded is used and the other way round. Only
-//! files that phi3v reads are fetched. A name is resolved to a commit first and all files come from that commit; each
-//! goes to an `.incomplete` file that a later run resumes, and into the cache only once its checksum is right. Of what is
-//! there already the checksum is compared once, whenever the hub is asked, and damaged files are fetched again. The
-//! access token goes to the configured endpoint and nowhere else. A storage host that refuses is asked at a fresh
-//! address: those that the hub gives are valid for a short time.
+//! The cache is the hub's standard one, shared with other programs. Only files that phi3v reads are downloaded. A name is
+//! first resolved to a commit, and all files come from that commit. Each file is downloaded to an `.incomplete` file, which
+//! a later run resumes, and enters the cache only after its checksum was verified. The checksum of an existing file is
+//! verified once, when the hub is asked, and damaged files are downloaded again. The access token is sent only to the
+//! configured endpoint. If a storage host refuses, a fresh address is requested: the hub's addresses expire quickly.
 //!
 //! Follows the hub's documented cache layout and the API of `api/models` and `resolve`.
 
@@ -38,7 +37,7 @@ use phi3v::weights::shards;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Where a model is: built into the program, or in a folder or file on disk.
+/// The location of a model: built into the program, or a folder or file on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModelSource {
     /// The checkpoint that is part of the program.
@@ -47,16 +46,16 @@ pub enum ModelSource {
     Folder(PathBuf),
 }
 
-/// Files that a checkpoint must have beside its weights.
+/// Files that a checkpoint must have besides its weights.
 const REQUIRED: [&str; 3] = ["config.json", "preprocessor_config.json", "tokenizer.json"];
-/// Files that are fetched where the repository has them.
+/// Files that are downloaded if the repository has them.
 const OPTIONAL: [&str; 1] = ["generation_config.json"];
 
-/// Finds the model that the user named, downloading it where necessary. Without `options.refresh` a model in the
-/// cache is used as it is, without asking the hub.
+/// Finds the model that the user named, downloading it if necessary. Without `options.refresh`, a cached model is used
+/// without asking the hub.
 ///
 /// # Errors
-/// [`HubError`] for a name that leads nowhere, and for a download that cannot be completed.
+/// [`HubError`] if the name leads nowhere, or a download cannot be completed.
 pub fn resolve(
     model: &str,
     options: &HubOptions,
@@ -84,7 +83,7 @@ pub fn resolve(
     }
 }
 
-/// Downloads whatever the cache lacks of the revision's files, or has damaged.
+/// Downloads the revision's files that are missing from the cache or damaged.
 fn fetch(
     repo: &Repo,
     cache: &RepoCache,
@@ -126,7 +125,7 @@ fn fetch(
     Ok(snapshot)
 }
 
-/// Names of the weight files: a single one, or the shards of the index, which is downloaded for it.
+/// Names of the weight files: a single one, or the shards of the index, which is downloaded to find them.
 fn weight_files(
     repo: &Repo,
     files: &BTreeSet<String>,
@@ -149,13 +148,13 @@ fn weight_files(
     }
 }
 
-/// Whether a snapshot has every file that loading it needs.
+/// Whether a snapshot has every file needed for loading.
 fn is_complete(dir: &Path) -> bool {
     let has = |name: &str| dir.join(name).is_file();
     REQUIRED.into_iter().all(has) && weights_in(dir).is_some_and(|names| names.iter().all(|name| has(name)))
 }
 
-/// Names of the files of the checkpoint in `dir`, in one order: those that are read of it, whatever else is there.
+/// Names of the files read from the checkpoint in `dir`, in a fixed order; other files are ignored.
 #[must_use]
 pub fn checkpoint_files(dir: &Path) -> Vec<String> {
     let beside = REQUIRED.into_iter().chain(OPTIONAL).map(str::to_owned);
@@ -163,8 +162,8 @@ pub fn checkpoint_files(dir: &Path) -> Vec<String> {
     files.filter(|name| dir.join(name).is_file()).collect()
 }
 
-/// Names of the weight files of the checkpoint in `dir`, whether they are there or not, the index of several first; none where
-/// there is neither a single file nor an index that can be read.
+/// Names of the weight files of the checkpoint in `dir`, whether they exist or not; an index comes first. `None` if there is
+/// neither a single file nor a readable index.
 fn weights_in(dir: &Path) -> Option<Vec<String>> {
     if dir.join(shards::SINGLE_FILE).is_file() {
         return Some(vec![shards::SINGLE_FILE.to_owned()]);
@@ -174,7 +173,7 @@ fn weights_in(dir: &Path) -> Option<Vec<String>> {
     Some([shards::INDEX_FILE.to_owned()].into_iter().chain(names).collect())
 }
 
-/// Refuses to begin what the disk cannot hold.
+/// Refuses a download that exceeds the free disk space.
 fn check_disk(cache: &RepoCache, needed: u64) -> Result<(), HubError> {
     let available = cache.available_bytes()?;
     if needed.saturating_add(disk::RESERVE_BYTES) > available {

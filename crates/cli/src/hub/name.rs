@@ -1,20 +1,20 @@
-//! What a user may call a model.
+//! Names of models, as users give them.
 
 use super::{FileKind, HubError};
 use crate::paths::from_home;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// Names for the models people ask for most.
+/// Short names of the most requested models.
 const ALIASES: [(&str, &str); 2] = [
     ("phi-3-vision", "microsoft/Phi-3-vision-128k-instruct"),
     ("phi-3.5-vision", "microsoft/Phi-3.5-vision-instruct"),
 ];
 
-/// Longest part of a repository's name, as on the hub.
+/// Most characters of a part of a repository's name, as on the hub.
 const NAME_CHARS_MAX: usize = 96;
 
-/// A model's name as it is understood: the demo, a path, or a repository of the hub.
+/// A parsed model name: the demo, a path, or a repository of the hub.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModelName {
     /// The checkpoint that is part of the program.
@@ -44,10 +44,10 @@ impl fmt::Display for Repo {
 }
 
 impl Repo {
-    /// The same at another revision, if one is given.
+    /// The same repository at another revision, if one is given.
     ///
     /// # Errors
-    /// [`HubError::UnknownModel`] for what can be no branch, tag or commit.
+    /// [`HubError::UnknownModel`] if it cannot be a branch, tag or commit.
     pub(super) fn at(self, revision: Option<&str>) -> Result<Self, HubError> {
         match revision {
             None => Ok(self),
@@ -57,7 +57,7 @@ impl Repo {
     }
 }
 
-/// Whether `model` is one of those that people ask for most, whose shapes are known before they are here.
+/// Whether `model` is one of the most requested models, whose shapes are known before the download.
 #[must_use]
 pub fn is_known(model: &str) -> bool {
     let id = model.split_once('@').map_or(model, |(id, _)| id);
@@ -65,11 +65,11 @@ pub fn is_known(model: &str) -> bool {
 }
 
 impl ModelName {
-    /// Understands `demo`, `phi-3-vision`, `phi-3.5-vision`, a folder or a quantized file, below `~` too, `owner/name` and
-    /// `owner/name@revision`; the first that fits.
+    /// Parses `demo`, `phi-3-vision`, `phi-3.5-vision`, a folder or a quantized file (also below `~`), `owner/name` or
+    /// `owner/name@revision`; the first interpretation that fits is used.
     ///
     /// # Errors
-    /// [`HubError::NotAModel`] for another file, [`HubError::UnknownModel`] for anything else.
+    /// [`HubError::NotAModel`] for another kind of file, [`HubError::UnknownModel`] for anything else.
     pub fn parse(model: &str) -> Result<Self, HubError> {
         if model == phi3v::demo::NAME {
             return Ok(Self::Demo);
@@ -93,7 +93,7 @@ impl ModelName {
     }
 }
 
-/// A file that exists, as a model.
+/// Interprets an existing file as a model.
 fn file(path: &Path) -> Result<ModelName, HubError> {
     match FileKind::of(path).map_err(|source| HubError::io(path, source))? {
         FileKind::Safetensors => Ok(ModelName::Folder(path.to_owned())),
@@ -101,7 +101,7 @@ fn file(path: &Path) -> Result<ModelName, HubError> {
     }
 }
 
-/// The hub's rule for owners and repositories. Excludes everything that means something in a path or a URL.
+/// The hub's rule for owners and repositories. Excludes all characters with a meaning in a path or a URL.
 fn is_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     (1..=NAME_CHARS_MAX).contains(&name.len())
@@ -111,7 +111,7 @@ fn is_name(name: &str) -> bool {
         && !name.contains("--")
 }
 
-/// A git reference without anything that leads out of the cache's `refs` folder.
+/// Whether this is a git reference that cannot lead out of the cache's `refs` folder.
 fn is_revision(revision: &str) -> bool {
     let part = |part: &str| {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
@@ -158,7 +158,7 @@ mod tests {
             "http://example.org/a",
             "a\\b/c",
         ];
-        // for Windows it is this folder, whatever a is
+        // Windows resolves it to this folder, whatever `a` is
         let up = Some("a/..").filter(|_| !cfg!(windows));
         for model in refused.into_iter().chain(up) {
             let error = ModelName::parse(model).expect_err(model);

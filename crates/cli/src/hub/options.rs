@@ -1,4 +1,4 @@
-//! Where the hub and its cache are, from the environment variables that its own tools use.
+//! The hub's address and cache, from the environment variables that its own tools use.
 
 use super::proxy::Proxies;
 use super::token::Token;
@@ -10,36 +10,36 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-/// The hub that is asked unless `HF_ENDPOINT` names another.
+/// The hub's address unless `HF_ENDPOINT` names another.
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 
-/// Variables that forbid to ask the hub; the first that is set decides.
+/// Variables that forbid asking the hub; the first that is set decides.
 pub const OFFLINE_VARIABLES: [&str; 2] = ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"];
 
-/// How the hub is used: its address, the cache, an access token, proxies, and whether at all.
+/// How to use the hub: its address, the cache, an access token, proxies, and whether to use it at all.
 #[derive(Clone)]
 pub struct HubOptions {
     /// Base address, without a slash at the end.
     pub endpoint: String,
     /// Access token; sent to `endpoint` only.
     pub token: Option<Token>,
-    /// Proxies that addresses are asked through.
+    /// Proxies by address.
     pub proxies: Proxies,
-    /// The folder with one folder per repository.
+    /// The folder that contains one folder per repository.
     pub cache: PathBuf,
-    /// Use only what is in the cache.
+    /// Whether only the cache may be used.
     pub offline: bool,
-    /// What asks for that, in the user's words, for the error where the cache lacks something.
+    /// The setting that asks for `offline`, as the user knows it, for errors about missing files.
     pub offline_by: &'static str,
-    /// Branch, tag or commit of whatever repository is asked for; none where its name says which.
+    /// Branch, tag or commit of the repository; `None` if the model's name determines it.
     pub revision: Option<String>,
-    /// Ask the hub for a newer commit although the cache has the model.
+    /// Whether to ask the hub for a newer commit even if the cache has the model.
     pub refresh: bool,
     /// Pause before the first retry; doubles with each further one.
     pub retry_pause: Duration,
-    /// A connection that brings nothing for so long is replaced by a new one that continues.
+    /// Time without data after which a connection is replaced by a new one that resumes.
     pub stall_time_max: Duration,
-    /// Set by whoever waits for the model, when it is not wanted any more. Clones share it.
+    /// Set by the waiting caller when the model is not wanted any more. Clones share it.
     pub given_up: Arc<AtomicBool>,
 }
 
@@ -58,14 +58,14 @@ impl std::fmt::Debug for HubOptions {
 }
 
 impl HubOptions {
-    /// `HF_ENDPOINT`, `HF_TOKEN` (or the file that the hub's login command writes), `HF_HOME`, `HF_HUB_CACHE` and
-    /// `HF_HUB_OFFLINE` or `TRANSFORMERS_OFFLINE` of the process, and the variables of proxies.
+    /// Options from this process's `HF_ENDPOINT`, `HF_TOKEN` (or the file that the hub's login command writes), `HF_HOME`,
+    /// `HF_HUB_CACHE` and `HF_HUB_OFFLINE` or `TRANSFORMERS_OFFLINE`, and the proxy variables.
     #[must_use]
     pub fn from_env() -> Self {
         Self::from_variables(|name| std::env::var_os(name))
     }
 
-    /// The same from variables given by `get`. Empty variables count as unset.
+    /// Options from variables returned by `get`. Empty variables count as unset.
     pub fn from_variables<S: Into<OsString>>(get: impl Fn(&str) -> Option<S>) -> Self {
         let raw = |name: &str| get(name).map(Into::<OsString>::into);
         let get = |name: &str| raw(name).filter(|value| !is_blank(value));
@@ -181,7 +181,7 @@ mod tests {
             offline(&[("HF_HUB_OFFLINE", ""), ("TRANSFORMERS_OFFLINE", "on")]),
             (true, "TRANSFORMERS_OFFLINE")
         );
-        // the hub's own goes before
+        // the hub's own variable takes precedence
         assert_eq!(
             offline(&[("HF_HUB_OFFLINE", "1"), ("TRANSFORMERS_OFFLINE", "0")]),
             (true, "HF_HUB_OFFLINE")

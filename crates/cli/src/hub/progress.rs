@@ -1,4 +1,4 @@
-//! How far a download is, on stderr: a bar on a terminal, now and then a line elsewhere.
+//! A download's progress on stderr: a bar on a terminal, otherwise occasional lines.
 
 use crate::note;
 use crate::terminal::is_quiet;
@@ -6,27 +6,27 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-/// Pause between two lines where stderr is no terminal.
+/// Pause between two lines if stderr is not a terminal.
 const LINE_PAUSE: Duration = Duration::from_secs(10);
 
-/// Shows the progress of a download. Bytes before [`Progress::start`] belong to small files and are not counted; it is not called
-/// where all weights are in the cache.
+/// Shows the progress of a download. Bytes before [`Progress::start`] belong to small files and are not counted. `start` is
+/// not called if all weights are in the cache.
 pub trait Progress {
     /// The weights of `model` follow, `total` bytes in all.
     fn start(&mut self, model: &str, total: u64);
-    /// `bytes` of the current file are there from an earlier run, or 0 when it is begun again.
+    /// `bytes` of the current file exist from an earlier run; 0 if the file is restarted.
     fn file_resumed(&mut self, bytes: u64);
-    /// `bytes` of the current file are there.
+    /// `bytes` of the current file have been received.
     fn file_bytes(&mut self, bytes: u64);
     /// The current file of `size` bytes is complete; `was_there` if nothing had to be downloaded.
     fn file_done(&mut self, size: u64, was_there: bool);
-    /// Something the user should know; one sentence.
+    /// A sentence for the user.
     fn note(&mut self, text: &str);
-    /// Everything is there.
+    /// The download is complete.
     fn finish(&mut self);
 }
 
-/// Progress that suits the process's stderr: a bar on a terminal, lines in a log, nothing if quiet.
+/// The progress display for this process's stderr: a bar on a terminal, lines in a log, nothing if quiet.
 #[must_use]
 pub fn for_stderr() -> Box<dyn Progress> {
     if std::io::stderr().is_terminal() && !is_quiet() {
@@ -36,11 +36,11 @@ pub fn for_stderr() -> Box<dyn Progress> {
     }
 }
 
-/// A bar over all bytes of a download, with its speed and the time that is left.
+/// A bar over all bytes of a download, with the speed and the time left.
 #[derive(Debug, Default)]
 pub struct DownloadBar {
     bar: Option<ProgressBar>,
-    /// Bytes of the files that are complete.
+    /// Bytes of the complete files.
     complete: u64,
 }
 
@@ -60,7 +60,7 @@ impl Progress for DownloadBar {
     fn file_resumed(&mut self, bytes: u64) {
         if let Some(bar) = &self.bar {
             bar.set_position(self.complete + bytes);
-            // what was there already says nothing about the speed
+            // existing bytes say nothing about the speed
             bar.reset_eta();
         }
     }
@@ -100,16 +100,16 @@ impl Drop for DownloadBar {
     }
 }
 
-/// A line every ten seconds with the bytes of a download that are there, for logs.
+/// A line with the received bytes every ten seconds, for logs.
 #[derive(Debug)]
 pub struct DownloadLines {
     model: String,
     total: u64,
-    /// Bytes of the files that are complete.
+    /// Bytes of the complete files.
     complete: u64,
-    /// Bytes of the complete files that did not have to be downloaded.
+    /// Bytes of complete files that did not have to be downloaded.
     skipped: u64,
-    /// Those of the current file.
+    /// Bytes of the current file from an earlier run.
     resumed: u64,
     begun: Instant,
     last_line: Instant,
@@ -165,7 +165,7 @@ impl Progress for DownloadLines {
 }
 
 impl DownloadLines {
-    /// How far, how fast, how long still, with `bytes` of the current file.
+    /// Bytes received, speed and time left, with `bytes` of the current file.
     fn line(&self, bytes: u64, elapsed: Duration) -> String {
         let (done, total) = (self.complete + bytes, self.total);
         let fetched = done.saturating_sub(self.skipped + self.resumed);
@@ -192,7 +192,7 @@ mod tests {
         let mut lines = DownloadLines { total: 9_000_000, ..DownloadLines::default() };
         lines.file_resumed(1_000_000);
         assert_eq!(lines.line(3_000_000, two_seconds), "3.0 of 9.0 MB, 1.0 MB/s, 0:06 left");
-        // begun again: nothing of it was there any more
+        // restarted: none of its bytes were kept
         lines.file_resumed(0);
         assert_eq!(lines.line(3_000_000, two_seconds), "3.0 of 9.0 MB, 1.5 MB/s, 0:04 left");
         lines.file_resumed(1_000_000);

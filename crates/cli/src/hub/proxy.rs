@@ -1,44 +1,44 @@
-//! Proxies, from the environment variables that curl and Python's requests take them from.
+//! Proxies from the environment variables that curl and Python's requests use.
 
 use std::net::IpAddr;
 use ureq::http::Uri;
 
-/// Which proxy an address is asked through, by the variables that other programs use too.
+/// Selects the proxy for an address, by the variables that other programs use too.
 #[derive(Clone, Debug, Default)]
 pub struct Proxies {
     http: Option<Proxy>,
     https: Option<Proxy>,
-    /// Hosts that `NO_PROXY` names, asked without a proxy.
+    /// Hosts that `NO_PROXY` names, reached without a proxy.
     exceptions: Vec<Exception>,
 }
 
-/// A proxy as an environment variable names it, for asking and for messages.
+/// A proxy named by an environment variable, for connections and messages.
 #[derive(Clone)]
 pub struct Proxy {
-    /// Name of the environment variable that holds it.
+    /// Name of the environment variable.
     pub variable: String,
-    /// Its value, which may hold a password.
+    /// The variable's value, which may contain a password.
     pub address: String,
 }
 
-/// Hosts that are asked without a proxy.
+/// Hosts that are reached without a proxy.
 #[derive(Clone, Debug)]
 struct Exception {
     hosts: Hosts,
-    /// The port it holds for; any if `None`.
+    /// The port that the exception applies to; any if `None`.
     port: Option<u16>,
 }
 
 #[derive(Clone, Debug)]
 enum Hosts {
     All,
-    /// A name in lower case, and all below it.
+    /// A name in lower case, and all names below it.
     Domain(String),
-    /// Addresses of which so many leading bits are the same.
+    /// Addresses that share this number of leading bits.
     Network(IpAddr, u32),
 }
 
-/// The address stays out of logs: it may hold a password.
+/// The address stays out of logs: it may contain a password.
 impl std::fmt::Debug for Proxy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Proxy").field("variable", &self.variable).finish_non_exhaustive()
@@ -46,8 +46,8 @@ impl std::fmt::Debug for Proxy {
 }
 
 impl Proxies {
-    /// `https_proxy` for https and `http_proxy` for http, each with `all_proxy` in its stead, but for the hosts of
-    /// `no_proxy`. In lower case they go before upper case; empty ones count as unset.
+    /// Reads `https_proxy` for https and `http_proxy` for http, each with `all_proxy` as a fallback, and `no_proxy` for
+    /// exceptions. Lower-case variables take precedence over upper-case ones; empty ones count as unset.
     pub(super) fn from_variables(get: impl Fn(&str) -> Option<String>) -> Self {
         let get = |name: &str| {
             [name.to_owned(), name.to_ascii_uppercase()].into_iter().find_map(|variable| {
@@ -62,7 +62,7 @@ impl Proxies {
         Self { http: get("http_proxy").or_else(all), https: get("https_proxy").or_else(all), exceptions }
     }
 
-    /// The proxy for the address, if it is to go through one.
+    /// The proxy for the address, if it needs one.
     pub(super) fn proxy_for(&self, uri: &Uri) -> Option<&Proxy> {
         let secure = uri.scheme_str() == Some("https");
         let proxy = if secure { &self.https } else { &self.http }.as_ref()?;
@@ -73,8 +73,8 @@ impl Proxies {
 }
 
 impl Exception {
-    /// `*`, a name, `.name` or `*.name`, an address, or a network such as `10.0.0.0/8`; all but the last perhaps with
-    /// `:port`. None for what is nothing of the kind.
+    /// Parses `*`, a name, `.name` or `*.name`, an address, or a network such as `10.0.0.0/8`; all but the last may have a
+    /// `:port`. `None` if `text` is none of these.
     fn parse(text: &str) -> Option<Self> {
         let text = text.trim().to_ascii_lowercase();
         if let Some((address, bits)) = text.split_once('/') {
@@ -84,7 +84,7 @@ impl Exception {
         }
         let whole = |host: &str| host.trim_matches(['[', ']']).parse::<IpAddr>().ok();
         let (host, port) = match text.rsplit_once(':') {
-            // an IPv6 address has a port only behind brackets
+            // an IPv6 address has a port only after brackets
             Some((host, port)) if whole(&text).is_none() => (host, Some(port.parse().ok()?)),
             _ => (text.as_str(), None),
         };

@@ -5,7 +5,7 @@ use crate::paths::{open_named, system_words};
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
-/// An access token, and where it is from. It stays out of logs.
+/// An access token and its origin. It stays out of logs.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token {
     text: String,
@@ -21,13 +21,13 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// Longest token; the hub's have 37 characters, and a server takes some thousand bytes of headers.
+/// Most bytes of a token; the hub's have 37, and a server accepts some thousand bytes of headers.
 const TOKEN_BYTES_MAX: usize = 1000;
-/// Longest file of a token that is read.
+/// Most bytes of a token's file.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
 impl Token {
-    /// The token in `text`, without white space and invisible signs around it. None where nothing is left.
+    /// The token in `text`, without surrounding white space and invisible characters. `None` if nothing is left.
     #[must_use]
     pub fn new(text: &str, origin: &str) -> Option<Self> {
         // zero-width space; byte order mark
@@ -36,7 +36,7 @@ impl Token {
         (!text.is_empty()).then(|| Self { text: text.to_owned(), origin: origin.to_owned(), refusal: None })
     }
 
-    /// The token in the file that the hub's login command writes. None where there is no file.
+    /// The token in the file that the hub's login command writes. `None` if there is no file.
     #[must_use]
     pub fn from_file(path: &Path) -> Option<Self> {
         let mut bytes = Vec::new();
@@ -48,10 +48,10 @@ impl Token {
         }
     }
 
-    /// What is sent to the hub.
+    /// The token to be sent to the hub.
     ///
     /// # Errors
-    /// [`HubError::NoToken`] where it holds what no token does (RFC 6750 section 2.1), [`HubError::TokenSize`] or
+    /// [`HubError::NoToken`] if it contains an invalid character (RFC 6750 section 2.1), [`HubError::TokenSize`] or
     /// [`HubError::TokenFile`].
     pub(super) fn checked(&self) -> Result<&str, HubError> {
         let origin = self.origin.clone();
@@ -99,7 +99,7 @@ mod tests {
         }
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("token");
-        // as an editor for UTF-16 leaves it
+        // as an editor for UTF-16 saves it
         std::fs::write(&file, b"\xff\xfeh\0f\0").unwrap();
         let error = Token::from_file(&file).unwrap().checked().unwrap_err().to_string();
         assert!(error.starts_with(&format!("{} holds no access token", file.display())), "{error}");

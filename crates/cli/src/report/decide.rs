@@ -1,4 +1,4 @@
-//! What is told about decisions and calibrations.
+//! Reports of decisions and calibrations.
 
 use super::{TimingsReport, UsageReport};
 use crate::args::ModelArgs;
@@ -12,7 +12,7 @@ use phi3v::error::count;
 use serde::Serialize;
 use std::fmt::Write;
 
-/// The object that `phi3v decide --json` prints: a decision for each question, what they were about, and what they took.
+/// The object that `phi3v decide --json` prints: a decision for each question, its pictures, and its cost.
 #[derive(Debug, Serialize)]
 pub struct DecideReport {
     decisions: Vec<DecisionReport>,
@@ -23,7 +23,7 @@ pub struct DecideReport {
     timings: TimingsReport,
 }
 
-/// A question, its likeliest choice, and how probable each is.
+/// A question, its likeliest choice, and the probability of each choice.
 #[derive(Debug, Serialize)]
 pub struct DecisionReport {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -31,9 +31,9 @@ pub struct DecisionReport {
     question: String,
     choice: String,
     probability: f64,
-    /// In the order in which they were given.
+    /// The choices in the order given.
     probabilities: Vec<ChoiceReport>,
-    /// How much of the model's probability lies on the choices.
+    /// The share of the model's probability on the choices.
     covered: f64,
     temperature: f64,
 }
@@ -42,12 +42,12 @@ pub struct DecisionReport {
 struct ChoiceReport {
     choice: String,
     probability: f64,
-    /// Logarithm of its probability as the model's whole answer.
+    /// Logarithm of the choice's probability as the model's whole answer.
     logprob: f64,
 }
 
 impl DecideReport {
-    /// The report of decisions about `pictures`, with the model that was asked and what that took.
+    /// The report of decisions about `pictures`, with the model and the cost.
     #[must_use]
     pub fn new(
         args: &ModelArgs,
@@ -93,8 +93,8 @@ pub fn decisions(asked: &[Asked], decisions: &[Decision], temperatures: &[f64]) 
     all.map(report).collect()
 }
 
-/// For each question its likeliest choice on a line, and below it the probabilities of all, the likeliest first. Of several
-/// questions each stands before its answer.
+/// Formats for each question a line with the likeliest choice, followed by the probabilities of all, the likeliest first. If
+/// there are several questions, each precedes its answer.
 #[must_use]
 pub fn decision_table(asked: &[Asked], decisions: &[Decision]) -> String {
     let mut table = String::new();
@@ -119,7 +119,7 @@ pub fn decision_table(asked: &[Asked], decisions: &[Decision]) -> String {
     table + "\n"
 }
 
-/// What a calibration has brought: for each question its temperature, and error and likelihood before and after.
+/// Formats a calibration's result: for each question its temperature, and error and likelihood before and after.
 #[must_use]
 pub fn calibration_table(calibration: &Calibration) -> String {
     let mut table =
@@ -144,7 +144,7 @@ pub fn calibration_table(calibration: &Calibration) -> String {
     table
 }
 
-/// A text without what terminals obey, and with its lines in one.
+/// Puts a text on one line, without terminal control characters.
 fn one_line(text: &str) -> String {
     printable(text).replace(['\n', '\t'], " ")
 }

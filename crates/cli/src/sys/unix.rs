@@ -13,130 +13,128 @@ use std::process::Command;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// The variable that names the user's folder for what can be made again, beside `XDG_CACHE_HOME`: none.
+/// The variable besides `XDG_CACHE_HOME` that names the user's cache folder: none.
 pub(crate) const CACHE_VARIABLE: Option<&str> = None;
 
-/// What the names of variables within a path stand behind.
+/// The signs that introduce variables in a path.
 pub(crate) const SIGNS_OF_VARIABLES: &[char] = &['$'];
 
-/// Whether a file that is open can be replaced by another: who has opened it goes on with the old one.
+/// Whether an open file can be replaced by another: readers of the open file keep the old one.
 pub(crate) const REPLACES_OPEN_FILES: bool = true;
 
-/// Whether names of files that differ in upper and lower case alone are usually one.
+/// Whether file names that differ only in letter case usually refer to the same file.
 pub(crate) const FOLDS_CASE: bool = cfg!(target_os = "macos");
 
-/// What shows windows and keeps the clipboard.
+/// The system that shows windows and keeps the clipboard.
 pub(crate) const DESKTOP: Desktop = if cfg!(target_os = "macos") { Desktop::Macos } else { Desktop::Server };
 
-/// What the names of programs end in.
+/// The extension of executable files.
 pub(crate) const PROGRAM_ENDING: &str = "";
 
-/// Whether a backslash in a path that was typed or dropped takes the next letter as it is, as in a shell.
+/// Whether a backslash in a typed or dropped path escapes the next character, as in a shell.
 pub(crate) const BACKSLASH_ESCAPES: bool = true;
 
-/// Whether the path leads to a file of the program's own that is open: somebody has its other end.
+/// Whether the path leads to an open file of this process, whose other end is in use.
 #[must_use]
 pub(crate) fn is_own_descriptor(path: &Path) -> bool {
     (path == Path::new("/dev/stdin") || path.starts_with("/dev/fd") || path.starts_with("/proc/self/fd"))
         && std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_dir())
 }
 
-/// Whether both paths lead to one file or folder, which is there.
+/// Whether both paths lead to the same existing file or folder.
 #[must_use]
 pub(crate) fn lead_to_one_file(a: &Path, b: &Path) -> bool {
     let file = |path| std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
     file(a).is_some_and(|a| file(b) == Some(a))
 }
 
-/// The time of any change at all to a file, which no program can set back.
+/// The time of a file's last change of any kind, which programs cannot set back.
 #[must_use]
 pub(crate) fn changed(metadata: &Metadata) -> String {
     format!("{}.{:09}", metadata.ctime(), metadata.ctime_nsec())
 }
 
-/// The name of a file that these bytes are.
+/// The file name with these bytes.
 #[must_use]
 pub(crate) fn name_of_bytes(bytes: &[u8]) -> Option<OsString> {
     Some(OsStr::from_bytes(bytes).to_owned())
 }
 
-/// Makes a blob of a cache appear at `link`: by a relative link, so that the cache may be moved.
+/// Makes a blob of a cache available at `link`: by a relative link, so that the cache can be moved.
 ///
 /// # Errors
-/// The system's refusal.
+/// The system's error.
 pub(crate) fn link_blob(blob: &Path, link: &Path) -> std::io::Result<()> {
     let linked = symlink(Path::new("../../blobs").join(blob.file_name().unwrap_or_default()), link);
-    // FAT, exFAT and some folders of the network know no links
+    // FAT, exFAT and some network folders do not support links
     linked.or_else(|_| std::fs::hard_link(blob, link)).or_else(|_| std::fs::copy(blob, link).map(drop))
 }
 
-/// Bytes that another program reads as a file, in which it may seek. It has no name, so that nothing is left of it however this
-/// process ends.
+/// Bytes that another program can read as a seekable file. The file has no name, so it disappears however this process ends.
 pub(crate) struct HandedFile(File);
 
 impl HandedFile {
-    /// A file with `bytes`.
+    /// Creates a file with `bytes`.
     ///
     /// # Errors
-    /// It cannot be made or written.
+    /// The file cannot be created or written.
     pub(crate) fn new(bytes: &[u8]) -> std::io::Result<Self> {
         let mut file = tempfile::tempfile()?;
         file.write_all(bytes)?;
         Ok(Self(file))
     }
 
-    /// The path at which `command` can read it from its beginning.
+    /// Returns the path at which `command` can read the file from its beginning.
     ///
     /// # Errors
-    /// The system's refusal.
+    /// The system's error.
     pub(crate) fn give_to(&self, command: &mut Command) -> std::io::Result<PathBuf> {
         let mut file = self.0.try_clone()?;
-        // where the path does not open it anew, the place in it is shared
+        // if opening the path does not open the file anew, the position is shared
         file.rewind()?;
         command.stdin(file);
         Ok("/dev/stdin".into())
     }
 }
 
-/// This program, to be started once more: also where another has taken its name by now.
+/// The path of this program for starting it again, even if another file has taken its name.
 ///
 /// # Errors
-/// The system does not know.
+/// The system does not know the path.
 pub(crate) fn own_program() -> std::io::Result<PathBuf> {
     let program = std::env::current_exe()?;
     let running = Path::new("/proc/self/exe");
     Ok(if cfg!(target_os = "linux") && !program.exists() { running.to_owned() } else { program })
 }
 
-/// Makes opening wait for nobody at a pipe's other end.
+/// Makes opening a pipe return without waiting for its other end.
 pub(crate) fn open_without_waiting(options: &mut OpenOptions) {
-    /// `O_NONBLOCK` of Linux on the processors it is built for, and of macOS and the BSDs.
+    /// `O_NONBLOCK` of Linux on the supported processors, and of macOS and the BSDs.
     const NONBLOCK: i32 = if cfg!(target_os = "linux") { 0o4000 } else { 4 };
     options.custom_flags(NONBLOCK);
 }
 
-/// From here on a write beyond the size that a file may have (`ulimit -f`) fails with an error; by itself its signal ends
-/// the program.
+/// Makes writes beyond the file size limit (`ulimit -f`) fail with an error; by default, a signal ends the program.
 pub(crate) fn outlive_size_limits() {
     let reached = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    // where that is refused, it is as it was
+    // if this is refused, the default remains
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, reached);
 }
 
-/// Makes `command` a process that a terminal's Ctrl-C does not reach: it goes to all of a group, and this is one of its own.
+/// Puts `command` in its own process group, so that a terminal's Ctrl-C, which goes to a whole group, does not reach it.
 pub(crate) fn away_from_ctrl_c(command: &mut Command) {
     command.process_group(0);
 }
 
-/// Offers this process before all others to a system that has run out of memory, where such can be chosen: its work is one
-/// file's, that of the process that started it everybody's.
+/// Asks a system that runs out of memory to kill this process first, if the system supports it: this process works for one
+/// file, its parent for all.
 pub(crate) fn give_way_for_memory() {
-    // whoever may not say so, is as likely as others
+    // without permission, it is as likely to be killed as others
     #[cfg(target_os = "linux")]
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
 }
 
-/// Ends this process soon after the one that started it, also where a fork of that one still holds the other end of stdin.
+/// Ends this process soon after its parent, even if a fork of the parent still holds the other end of stdin.
 pub(crate) fn end_with_parent() {
     let parent = parent_id();
     std::thread::spawn(move || {
@@ -147,10 +145,10 @@ pub(crate) fn end_with_parent() {
     });
 }
 
-/// Resolves at the next Ctrl-C or SIGTERM, for who ends in order.
+/// Resolves at the next Ctrl-C or SIGTERM, for an orderly shutdown.
 ///
 /// # Errors
-/// The system gives no signals.
+/// The system provides no signals.
 pub(crate) async fn termination() -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
@@ -159,19 +157,19 @@ pub(crate) async fn termination() -> std::io::Result<()> {
     }
 }
 
-/// A canonical path as users and addresses have it: as it is.
+/// A canonical path as shown to users and in addresses: unchanged.
 #[must_use]
 pub(crate) fn as_named(canonical: PathBuf) -> PathBuf {
     canonical
 }
 
-/// What a shell is told to set a variable for this session, to a value without signs of its own.
+/// The shell command that sets a variable for this session, for a value without special characters.
 #[must_use]
 pub(crate) fn setting(variable: &str, value: &str) -> String {
     format!("export {variable}={value}")
 }
 
-/// A word between quotes of the shell.
+/// A word in shell quotes.
 #[must_use]
 pub(crate) fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))

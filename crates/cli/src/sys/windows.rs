@@ -4,115 +4,115 @@ use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// The variable that names the user's folder for what can be made again, beside `XDG_CACHE_HOME`.
+/// The variable besides `XDG_CACHE_HOME` that names the user's cache folder.
 #[cfg(windows)]
 pub(crate) const CACHE_VARIABLE: Option<&str> = Some("LOCALAPPDATA");
 
-/// What the names of variables within a path stand behind.
+/// The signs that introduce variables in a path.
 #[cfg(windows)]
 pub(crate) const SIGNS_OF_VARIABLES: &[char] = &['$', '%'];
 
-/// Whether a file that is open can be replaced by another: on some file systems, and only if who has opened it lets that be.
+/// Whether an open file can be replaced by another: only on some file systems, and if the file's opener allows it.
 #[cfg(windows)]
 pub(crate) const REPLACES_OPEN_FILES: bool = false;
 
-/// Whether names of files that differ in upper and lower case alone are usually one.
+/// Whether file names that differ only in letter case usually refer to the same file.
 #[cfg(windows)]
 pub(crate) const FOLDS_CASE: bool = true;
 
-/// What shows windows and keeps the clipboard.
+/// The system that shows windows and keeps the clipboard.
 #[cfg(windows)]
 pub(crate) const DESKTOP: super::Desktop = super::Desktop::Windows;
 
-/// What the names of programs end in.
+/// The extension of executable files.
 #[cfg(windows)]
 pub(crate) const PROGRAM_ENDING: &str = ".exe";
 
-/// Whether a backslash in a path that was typed or dropped takes the next letter as it is: it separates folders.
+/// Whether a backslash in a typed or dropped path escapes the next character: it separates folders.
 #[cfg(windows)]
 pub(crate) const BACKSLASH_ESCAPES: bool = false;
 
-/// No path leads to a file of the program's own that is open.
+/// No path leads to an open file of this process.
 #[cfg(windows)]
 #[must_use]
 pub(crate) fn is_own_descriptor(_: &Path) -> bool {
     false
 }
 
-/// Whether both paths lead to one file or folder, which is there.
+/// Whether both paths lead to the same existing file or folder.
 #[must_use]
 pub(crate) fn lead_to_one_file(a: &Path, b: &Path) -> bool {
     same_file::is_same_file(a, b).unwrap_or(false)
 }
 
-/// When a file was made, which tells one moved here from the one that it replaced. A file that is written over keeps it, and
-/// so does, on NTFS, one made within 15 seconds of the removal of another of its name: these differ in size or in the time
-/// of change of the contents, if in anything. The time of any change at all is had only by an `unsafe` call.
+/// The creation time of a file, which distinguishes a file moved here from the one it replaced. Overwriting a file keeps this
+/// time. So does, on NTFS, creating a file within 15 seconds of the removal of one with its name: the two then differ at
+/// most in size or modification time. The time of the last change of any kind requires an `unsafe` call.
 #[must_use]
 pub(crate) fn changed(metadata: &Metadata) -> String {
     let made = metadata.created().ok().and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
     made.map_or(0, |time| time.as_nanos()).to_string()
 }
 
-/// The name of a file that these bytes are, which must be text.
+/// The file name with these bytes, which must be UTF-8.
 #[cfg(windows)]
 #[must_use]
 pub(crate) fn name_of_bytes(bytes: &[u8]) -> Option<std::ffi::OsString> {
     std::str::from_utf8(bytes).ok().map(Into::into)
 }
 
-/// Makes a blob of a cache appear at `link`. Links need privileges: a hard link, or else a copy.
+/// Makes a blob of a cache available at `link`. Symbolic links need privileges, so this creates a hard link, or else a copy.
 ///
 /// # Errors
-/// The system's refusal.
+/// The system's error.
 pub(crate) fn link_blob(blob: &Path, link: &Path) -> std::io::Result<()> {
     std::fs::hard_link(blob, link).or_else(|_| std::fs::copy(blob, link).map(drop))
 }
 
-/// Bytes that another program reads as a file, in a folder that goes with this.
+/// Bytes that another program can read as a file, in a folder that is removed with this value.
 #[cfg(windows)]
 pub(crate) struct HandedFile(tempfile::TempDir);
 
 #[cfg(windows)]
 impl HandedFile {
-    /// A file with `bytes`.
+    /// Creates a file with `bytes`.
     ///
     /// # Errors
-    /// It cannot be made or written.
+    /// The file cannot be created or written.
     pub(crate) fn new(bytes: &[u8]) -> std::io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("phi3v-").tempdir()?;
         std::fs::write(folder.path().join("file"), bytes)?;
         Ok(Self(folder))
     }
 
-    /// The path at which `command` can read it from its beginning.
+    /// Returns the path at which `command` can read the file from its beginning.
     ///
     /// # Errors
-    /// None here.
+    /// Never on Windows.
     pub(crate) fn give_to(&self, command: &mut std::process::Command) -> std::io::Result<PathBuf> {
         command.stdin(std::process::Stdio::null());
         Ok(self.0.path().join("file"))
     }
 }
 
-/// This program, to be started once more.
+/// The path of this program for starting it again.
 ///
 /// # Errors
-/// The system does not know.
+/// The system does not know the path.
 #[cfg(windows)]
 pub(crate) fn own_program() -> std::io::Result<PathBuf> {
     std::env::current_exe()
 }
 
-/// No file waits for somebody when it is opened.
+/// Does nothing: opening a file never waits for another process.
 #[cfg(windows)]
 pub(crate) fn open_without_waiting(_: &mut cap_std::fs::OpenOptions) {}
 
-/// Nothing limits the sizes of files.
+/// Does nothing: file sizes are not limited.
 #[cfg(windows)]
 pub(crate) fn outlive_size_limits() {}
 
-/// Makes `command` a process that a console's Ctrl-C does not reach: it goes to all of a group, and this is one of its own.
+/// Puts `command` in its own process group, so that a console's Ctrl-C, which goes to a whole group, does not reach it.
 #[cfg(windows)]
 pub(crate) fn away_from_ctrl_c(command: &mut std::process::Command) {
     /// `CREATE_NEW_PROCESS_GROUP`.
@@ -120,19 +120,19 @@ pub(crate) fn away_from_ctrl_c(command: &mut std::process::Command) {
     std::os::windows::process::CommandExt::creation_flags(command, NEW_GROUP);
 }
 
-/// A system that has run out of memory gives none, and ends no process.
+/// Does nothing: a system that runs out of memory refuses allocations and ends no process.
 #[cfg(windows)]
 pub(crate) fn give_way_for_memory() {}
 
-/// The other end of stdin is closed with the process that has it, and nothing else is to be done.
+/// Does nothing: the other end of stdin closes with the process that owns it.
 #[cfg(windows)]
 pub(crate) fn end_with_parent() {}
 
-/// Resolves at the next Ctrl-C or Ctrl-Break, or when the console is closed, the user leaves or the machine is shut down,
-/// for who ends in order.
+/// Resolves at the next Ctrl-C or Ctrl-Break, or when the console closes, the user logs off or the machine shuts down, for an
+/// orderly shutdown.
 ///
 /// # Errors
-/// The system gives no signals.
+/// The system provides no signals.
 #[cfg(windows)]
 pub(crate) async fn termination() -> std::io::Result<()> {
     use tokio::signal::windows;
@@ -149,7 +149,7 @@ pub(crate) async fn termination() -> std::io::Result<()> {
     Ok(())
 }
 
-/// A canonical path as users and addresses have it: `C:\a` for `\\?\C:\a`, `\\server\share` for `\\?\UNC\server\share`.
+/// A canonical path as shown to users and in addresses: `C:\a` for `\\?\C:\a`, `\\server\share` for `\\?\UNC\server\share`.
 #[must_use]
 pub(crate) fn as_named(canonical: PathBuf) -> PathBuf {
     let plain = canonical.to_str().and_then(|text| {
@@ -162,13 +162,13 @@ pub(crate) fn as_named(canonical: PathBuf) -> PathBuf {
     plain.map_or(canonical, PathBuf::from)
 }
 
-/// What PowerShell is told to set a variable for this session, to a value without quotes.
+/// The PowerShell command that sets a variable for this session, for a value without quotes.
 #[must_use]
 pub(crate) fn setting(variable: &str, value: &str) -> String {
     format!("$env:{variable} = '{value}'")
 }
 
-/// A word between the quotes that every shell there knows.
+/// A word in quotes that every Windows shell understands.
 #[must_use]
 pub(crate) fn quoted(word: &str) -> String {
     format!("\"{}\"", word.replace('"', "\\\""))

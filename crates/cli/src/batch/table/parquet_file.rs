@@ -18,13 +18,13 @@ use std::sync::Arc;
 /// Name of the schema of every file.
 const ROOT: &str = "answers";
 
-/// Rows of a group: their cells are held in memory before it is written.
+/// Rows of a group: a group's cells are held in memory before it is written.
 const GROUP_ROWS: usize = 1 << 16;
 
 /// See [`super::parquet_writer`].
 ///
 /// # Errors
-/// It cannot be written, or the journal not be read.
+/// The file cannot be written, or the journal cannot be read.
 pub(super) fn write_parquet(
     path: &Path,
     columns: &Columns,
@@ -54,7 +54,7 @@ pub(super) fn write_parquet(
     file.0.finish().map_err(write_error)
 }
 
-/// The error as the system has it, if it is one of the system's: wrapped in others it would lose its kind.
+/// Unwraps an error of the system, which would lose its kind inside other errors.
 fn system_error(error: ParquetError) -> io::Error {
     match error {
         ParquetError::External(inner) => {
@@ -64,7 +64,7 @@ fn system_error(error: ParquetError) -> io::Error {
     }
 }
 
-/// Whether the file at `path` has the schema of one that was written here.
+/// Whether the file at `path` has the schema that this module writes.
 pub(super) fn is_ours(path: &Path) -> bool {
     let Ok(file) = phi3v::files::open_regular(path) else { return false };
     let Ok(reader) = SerializedFileReader::new(file) else { return false };
@@ -87,10 +87,10 @@ fn schema(names: &[String]) -> Result<Arc<Type>, ParquetError> {
     Type::group_type_builder(ROOT).with_fields(fields).build().map(Arc::new)
 }
 
-/// A group of rows, column by column. Of columns that few rows have, as those of tables that were read, it holds little.
+/// A group of rows, stored by column. Columns that few rows have, as those of tables read from pictures, take little space.
 struct Group {
     rows: usize,
-    /// The cells of each column that are not empty, with the rows that they are of.
+    /// The non-empty cells of each column, with the indices of their rows.
     columns: Vec<Vec<(usize, ByteArray)>>,
 }
 
@@ -99,7 +99,7 @@ impl Group {
         Self { rows: 0, columns: vec![Vec::new(); columns] }
     }
 
-    /// Adds a row of these cells.
+    /// Adds a row with these cells.
     fn add(&mut self, cells: impl IntoIterator<Item = (usize, String)>) {
         for (column, cell) in cells {
             self.columns[column].push((self.rows, ByteArray::from(cell.into_bytes())));
@@ -137,7 +137,7 @@ mod tests {
             group.write_to(&mut writer)?;
             writer.close().map(drop)
         };
-        // all of it, and what comes last: where columns and groups stand
+        // the whole file, including the footer with the positions of columns and groups
         let whole = |letters| (0..).find(|&room| write(room, letters).is_ok()).unwrap();
         for (room, letters) in [(0, 1), (whole(1) - 1, 1), (0, 1 << 16)] {
             let refused = system_error(write(room, letters).unwrap_err());
@@ -161,7 +161,7 @@ mod tests {
         assert!(told[0].contains("a.png") && told[0].contains("it is damaged") && told[0].contains("null"));
         assert!(told[1].contains("A d\u{f6}g"));
         assert!(is_ours(&path));
-        // of another program, damaged, or none
+        // of another program, damaged, or missing
         let others = dir.path().join("others.parquet");
         let field = Type::primitive_type_builder("custom_id", Physical::BYTE_ARRAY).build().unwrap();
         let schema = Type::group_type_builder("schema").with_fields(vec![Arc::new(field)]).build().unwrap();

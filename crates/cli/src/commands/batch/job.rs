@@ -1,4 +1,4 @@
-//! What a job is: its questions, and all that decides about its answers.
+//! The definition of a job: its questions and the settings that determine its answers.
 
 use crate::args::{BatchArgs, GenerationArgs};
 use crate::batch::BatchError;
@@ -14,10 +14,10 @@ use phi3v::sampler::SamplingParams;
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// What is asked about every picture; nothing where lines bring their own.
+/// The questions about every picture; empty if JSON lines bring their own.
 ///
 /// # Errors
-/// No question, a file that cannot be read or used, or a question for lines.
+/// No question, a file that cannot be read or used, or a question given with JSON lines.
 pub(super) fn questions(args: &BatchArgs, found: &Inputs) -> Result<Vec<Question>, CliError> {
     if matches!(found, Inputs::Lines(_)) {
         return Ok(Vec::new());
@@ -48,10 +48,10 @@ fn text(path: &Path) -> Result<String, CliError> {
     bounded::read_text(path, TEXT_BYTES_MAX).map_err(|error| CliError::unreadable(path, error))
 }
 
-/// Refuses flags that say nothing about these inputs.
+/// Refuses flags that have no effect on these inputs.
 ///
 /// # Errors
-/// The first of them.
+/// The first such flag.
 pub(super) fn check_flags(
     args: &BatchArgs,
     found: &Inputs,
@@ -89,7 +89,7 @@ pub(super) fn check_flags(
     Ok(())
 }
 
-/// The flags that say how an answer is made, and whether each was given with another value than it has by itself.
+/// The flags that control how an answer is made, and whether each differs from its default.
 fn given(flags: &GenerationArgs) -> [(&'static str, bool); 11] {
     let other = |value: f32, default: f32| (value - default).abs() > 0.0;
     let default = SamplingParams::default();
@@ -108,7 +108,7 @@ fn given(flags: &GenerationArgs) -> [(&'static str, bool); 11] {
     ]
 }
 
-/// All that decides about the answers. What does not (threads, width, part, limit) may change from run to run.
+/// The settings that determine the answers. Others (threads, width, part, limit) may change from run to run.
 pub(super) fn job(args: &BatchArgs, found: &Inputs, questions: &[Question], checkpoint: &Checkpoint) -> Job {
     let options = args.model.options(&checkpoint.weights);
     let own = &checkpoint.preprocessor;
@@ -132,7 +132,7 @@ pub(super) fn job(args: &BatchArgs, found: &Inputs, questions: &[Question], chec
     }
 }
 
-/// A question with the form of its answers.
+/// A question with the form of its answers, as JSON.
 fn question(Question { name, prompt, schema, regex, choices }: &Question) -> Value {
     let mut told = json!({"prompt": prompt, "schema": schema});
     let others = [("name", json!(name)), ("regex", json!(regex)), ("choices", json!(choices))];
@@ -142,7 +142,7 @@ fn question(Question { name, prompt, schema, regex, choices }: &Question) -> Val
     told
 }
 
-/// What lines say themselves.
+/// The settings that JSON lines contain themselves.
 fn of_pictures(args: &BatchArgs, questions: &[Question]) -> Value {
     let sampling = args.generation.sampling(None);
     let asked = match questions {

@@ -1,4 +1,4 @@
-//! Where rows go: the journal first, then what stands beside the pictures, and in the end the tables.
+//! Where rows go: first the journal, then the sidecar files, and at the end the tables.
 
 use super::places::{self, Beside};
 use crate::args::BatchArgs;
@@ -24,46 +24,46 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// Files beside pictures: those of this run's part.
+/// The sidecar files of this run's part.
 struct Sidecars {
     form: Form,
-    /// The file of each row, by its `custom_id`.
+    /// The sidecar path of each row, by its `custom_id`.
     places: HashMap<String, PathBuf>,
     prompt: String,
     existing: Existing,
-    /// Whether the job goes on: what is there may then be its own.
+    /// Whether the job continues an earlier run; existing files may then be its own.
     resumed: bool,
-    /// Rows whose files are to be written as soon as the journal is on the disk.
+    /// Rows whose files are written once the journal is synced to the disk.
     waiting: Vec<Row>,
-    /// Files that were there before, with something else in them, and the first of them.
+    /// Existing files with other contents, and the first of them.
     kept: usize,
     first_kept: Option<PathBuf>,
-    /// Files that could not be written, and why the first of them.
+    /// Files that could not be written, and the error of the first.
     refused: usize,
     first_refusal: Option<BatchError>,
-    /// Whether the first was told of.
+    /// Whether the first error was reported.
     told: bool,
 }
 
-/// What is to be written, all of which may be.
+/// The planned outputs, checked to be writable.
 pub(super) struct Checked<'a> {
     args: &'a BatchArgs,
     columns: Columns,
     sidecars: Option<Sidecars>,
-    /// What becomes of tables that are there.
+    /// How to treat existing tables.
     csv: Existing,
     parquet: Existing,
 }
 
-/// What is written to.
+/// The outputs being written.
 pub(super) struct Outputs<'a> {
     checked: Checked<'a>,
     journal: Journal,
     done: DoneRows,
-    /// Rows with an error about what is not among the inputs any more.
+    /// Rows with an error about something that is no longer among the inputs.
     gone: usize,
     meter: Option<Meter>,
-    /// Rows of this run, and those before it.
+    /// Rows of this run, and rows of earlier runs.
     answered: usize,
     before: usize,
     /// Rows of this run with a warning.
@@ -71,12 +71,13 @@ pub(super) struct Outputs<'a> {
 }
 
 impl<'a> Outputs<'a> {
-    /// Refuses what is there already and is not this job's, before anything is begun, downloaded or computed. `resumed` is the
+    /// Refuses existing files that do not belong to this job, before anything is begun, downloaded or computed. `resumed` is
+    /// the
     /// job so far.
     ///
     /// # Errors
-    /// A table or a file beside a picture that is to be kept, results or a table that cannot be written, or one place for two
-    /// files.
+    /// A table or sidecar file that exists and must be kept, results or a table that cannot be written, or two files with the
+    /// same path.
     pub(super) fn check(
         args: &'a BatchArgs,
         found: &Inputs,
@@ -90,7 +91,7 @@ impl<'a> Outputs<'a> {
         let table = |path: Option<&PathBuf>, is_table: fn(&Path) -> bool| {
             let Some(path) = path else { return Ok(existing) };
             let existing = places::existing_table(path, is_table, resumed.is_some(), args.force);
-            // begun and taken away again: what refuses it now would refuse it when all is answered
+            // created and removed: a refusal now would also be one when everything is answered
             NewFile::create(path, existing).map_err(write_error)?;
             Ok(existing)
         };
@@ -102,25 +103,25 @@ impl<'a> Outputs<'a> {
         Ok(Checked { args, columns: Columns::new(questions), sidecars, csv, parquet })
     }
 
-    /// Rows that are there.
+    /// The existing rows.
     pub(super) fn done(&self) -> &DoneRows {
         &self.done
     }
 
-    /// Rows of this run.
+    /// The number of rows of this run.
     pub(super) fn answered(&self) -> usize {
         self.answered
     }
 
-    /// From here on rows come.
+    /// Shows progress on `meter` from now on.
     pub(super) fn measure(&mut self, meter: Meter) {
         self.meter = Some(meter);
     }
 
-    /// Writes the tables and says what was done; `stopped` before all was.
+    /// Writes the tables and prints a summary; `stopped` if inputs remain.
     ///
     /// # Errors
-    /// A table cannot be written; [`CliError::Interrupted`] where it was stopped; [`BatchError::SomeFailed`].
+    /// A table cannot be written; [`CliError::Interrupted`] if the run was stopped; [`BatchError::SomeFailed`].
     pub(super) fn finish(mut self, stopped: bool) -> Result<(), CliError> {
         self.journal.sync()?;
         let Checked { args, columns, csv, parquet, .. } = &self.checked;
@@ -153,7 +154,7 @@ impl<'a> Outputs<'a> {
         }
     }
 
-    /// Writes the sidecars of rows that an earlier run has noted and had no time to write.
+    /// Writes the sidecars of rows that an earlier run recorded but did not get to write.
     fn complete(&mut self) -> Result<(), BatchError> {
         let Some(sidecars) = &mut self.checked.sidecars else { return Ok(()) };
         for (id, row) in self.done.iter().filter(|(_, row)| !row.failed) {
@@ -165,7 +166,7 @@ impl<'a> Outputs<'a> {
         Ok(())
     }
 
-    /// Counts a row that has a warning, and tells of the first: of many every one would be too much.
+    /// Counts a row that has a warning, and reports only the first: there may be many.
     fn warn(&mut self, row: &Row) {
         let Some(warning) = &row.warning else { return };
         self.warned += 1;
@@ -174,7 +175,7 @@ impl<'a> Outputs<'a> {
         }
     }
 
-    /// Lets `tell` write lines above the bar, if there is one.
+    /// Runs `tell` so that its lines appear above the bar, if there is one.
     fn above(&self, tell: impl FnOnce()) {
         match &self.meter {
             Some(meter) => meter.above(tell),
@@ -182,7 +183,7 @@ impl<'a> Outputs<'a> {
         }
     }
 
-    /// Tells of the first file beside a picture that could not be written, as soon as there is one.
+    /// Reports the first sidecar file that could not be written, as soon as there is one.
     fn tell_refusal(&mut self) {
         let Some(sidecars) = self.checked.sidecars.as_mut().filter(|sidecars| !sidecars.told) else { return };
         let Some(error) = &sidecars.first_refusal else { return };
@@ -195,7 +196,7 @@ impl<'a> Outputs<'a> {
     }
 }
 
-/// What the first row with an error is about, and why there is no answer; and what can be done about it, if that is known.
+/// The name and error of the first failed row, and what can be done about it, if known.
 ///
 /// # Errors
 /// The row cannot be read again.
@@ -210,11 +211,11 @@ fn first_failure(journal: &Journal, done: &DoneRows) -> Result<(String, Option<S
 }
 
 impl<'a> Checked<'a> {
-    /// Writes to `journal`, which has the rows `done`. Of those with an error `gone` are about what is not among the inputs any
-    /// more.
+    /// Starts writing to `journal`, which contains the rows `done`. `gone` failed rows are about something that is no longer
+    /// among the inputs.
     ///
     /// # Errors
-    /// The disk is full while a file beside a picture is written that is missing.
+    /// The disk is full while a missing sidecar file is written.
     pub(super) fn begin(
         self,
         journal: Journal,
@@ -252,7 +253,7 @@ impl Sink for Outputs<'_> {
         else {
             return self.journal.sync_in_time();
         };
-        // a file whose row is lost with the power would be somebody else's
+        // if the row were lost in a power failure, its sidecar would look like a foreign file
         self.journal.sync()?;
         std::mem::take(&mut sidecars.waiting).iter().try_for_each(|row| sidecars.write(row))?;
         self.tell_refusal();
@@ -261,7 +262,7 @@ impl Sink for Outputs<'_> {
 }
 
 impl Sidecars {
-    /// Those of the inputs in this run's part, if there are to be any.
+    /// The sidecars of the inputs in this run's part, if sidecars are requested.
     fn of(
         args: &BatchArgs,
         questions: &[Question],
@@ -290,7 +291,7 @@ impl Sidecars {
         })
     }
 
-    /// Refuses to begin where a file is there that is to be kept.
+    /// Refuses to begin if a file exists that must be kept.
     fn check(&self) -> Result<(), BatchError> {
         if self.resumed || self.existing == Existing::Replace {
             return Ok(());
@@ -301,7 +302,7 @@ impl Sidecars {
         }
     }
 
-    /// Writes the file of a row. What refuses one file need not refuse the next, so it is told and counted.
+    /// Writes the file of a row. An error for one file may not affect the next, so it is counted and reported.
     ///
     /// # Errors
     /// The disk is full.
@@ -327,7 +328,7 @@ impl Sidecars {
         Ok(())
     }
 
-    /// Tells what was kept, and gives the error of what could not be written.
+    /// Reports the files that were kept, and returns the error for those that could not be written.
     fn finish(self) -> Option<BatchError> {
         if let Some(first) = &self.first_kept {
             let first = first.display();
@@ -346,8 +347,8 @@ impl Sidecars {
     }
 }
 
-/// Where files beside all pictures go, whichever part this is: so each part calls them the same. Pictures from addresses, and those
-/// that addresses hold, have none.
+/// Sidecar paths of all pictures, not only this shard's, so that every shard names them alike. Pictures fetched from
+/// addresses have none.
 fn beside(args: &BatchArgs, found: &Inputs, questions: &[Question]) -> Vec<Beside> {
     let (Some(form), Inputs::Pictures { items, .. }, [_]) = (args.sidecar, found, questions) else {
         return Vec::new();
@@ -359,17 +360,17 @@ fn beside(args: &BatchArgs, found: &Inputs, questions: &[Question]) -> Vec<Besid
     places.map(|(item, path)| Beside { input_id: item.id.clone(), path }).collect()
 }
 
-/// Refuses a place for results where none can be written.
+/// Refuses a path where results cannot be written.
 ///
 /// # Errors
 /// The system's refusal.
 fn check_out(out: &Path) -> Result<(), BatchError> {
     if out.exists() {
-        return Ok(()); // it was opened to be written
+        return Ok(()); // it was opened for writing
     }
     let refused = |error| BatchError::written(out, error);
     match open_in_place(out, File::options().read(true)) {
-        // a link that leads nowhere
+        // a broken link
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(refused(error)),
         _ => {}
     }
@@ -378,7 +379,7 @@ fn check_out(out: &Path) -> Result<(), BatchError> {
     Ok(())
 }
 
-/// Where a picture lies; the pages of a document lie side by side, as `report.page3.pdf`.
+/// The path that a picture's sidecar name is derived from; each page of a document gets its own, such as `report.page3.pdf`.
 fn place_of(item: &PictureItem) -> PathBuf {
     let path = PathBuf::from(&item.source);
     let Some(page) = item.page else { return path };

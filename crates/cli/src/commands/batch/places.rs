@@ -1,4 +1,4 @@
-//! The files that a batch writes: each has a place of its own, none is read by it, and tables that are not its own stay.
+//! Checks the files that a batch writes: paths are distinct, none is an input, and foreign tables are kept.
 
 use crate::args::BatchArgs;
 use crate::batch::BatchError;
@@ -9,17 +9,17 @@ use phi3v::files::Existing;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-/// A file beside a picture.
+/// A sidecar file.
 pub(super) struct Beside {
-    /// What the picture is called.
+    /// Name of the picture.
     pub(super) input_id: String,
     pub(super) path: PathBuf,
 }
 
-/// Refuses a file that would be written twice, or over what is asked about or read for it.
+/// Refuses an output that would be written twice, or over an input.
 ///
 /// # Errors
-/// [`BatchError::Flags`], naming flag and file.
+/// [`BatchError::Flags`], naming the flag and the file.
 pub(super) fn check(args: &BatchArgs, found: &Inputs, sidecars: &[Beside]) -> Result<(), BatchError> {
     let named =
         [("--out", Some(&args.out)), ("--csv", args.csv.as_ref()), ("--parquet", args.parquet.as_ref())];
@@ -53,7 +53,7 @@ pub(super) fn check(args: &BatchArgs, found: &Inputs, sidecars: &[Beside]) -> Re
     if sidecars.is_empty() { Ok(()) } else { check_sidecars(&outputs, &read, &told, sidecars) }
 }
 
-/// The files that flags name to be read.
+/// The input files that flags name.
 fn told_files(args: &BatchArgs) -> Vec<FlagFile> {
     let is_preset = |name: &&PathBuf| name.as_os_str().as_encoded_bytes().starts_with(b"@");
     let schema = args.form.schema.as_ref().filter(|name| !is_preset(name));
@@ -61,7 +61,7 @@ fn told_files(args: &BatchArgs) -> Vec<FlagFile> {
     named.into_iter().filter_map(|(flag, path)| FlagFile::of(flag, path)).collect()
 }
 
-/// Refuses files beside pictures that would be written twice, or over what is asked about or `told` by flags.
+/// Refuses sidecar files that would be written twice, or over an input or a file in `told`.
 fn check_sidecars(
     outputs: &[FlagFile],
     read: &HashSet<&Path>,
@@ -94,7 +94,7 @@ fn check_sidecars(
     Ok(())
 }
 
-/// Gives one name to all paths that lead to one place, through whatever folders. Each folder is looked up once.
+/// Maps all paths to the same file, through whatever folders, to one name. Each folder is looked up once.
 #[derive(Default)]
 struct Names(HashMap<PathBuf, PathBuf>);
 
@@ -109,8 +109,8 @@ impl Names {
     }
 }
 
-/// What becomes of a table that is there at `path`, where the job is `resumed`: one that a batch has written, as `is_table`
-/// knows them, is written anew.
+/// How to treat an existing table at `path`: if the job is `resumed`, a table written by a batch, as recognized by
+/// `is_table`, is replaced.
 pub(super) fn existing_table(
     path: &Path,
     is_table: fn(&Path) -> bool,
@@ -141,7 +141,7 @@ fn refused(message: String, hint: &'static str) -> Result<(), BatchError> {
     Err(BatchError::Flags { message, hint })
 }
 
-/// Whether one of many paths is that of an output. Most differ in their names, which need no look at the disk.
+/// Whether one of many paths is that of an output. Most differ in their names, so the disk need not be accessed.
 fn is_place_of(path: &Path, output: &FlagFile) -> bool {
     path.file_name().map(folded) == output.path.file_name().map(folded)
         && lead_to_one_place(path, &output.path)

@@ -1,4 +1,4 @@
-//! What is left to do, and the threads that prepare it.
+//! The remaining work, and the threads that prepare it.
 
 use crate::args::BatchArgs;
 use crate::batch::BatchError;
@@ -21,13 +21,13 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
 
-/// Threads that prepare inputs; more would only take cores from the engine.
+/// Most threads that prepare inputs; more would only take cores from the engine.
 const READERS_MAX: usize = 4;
 
-/// The questions with the forms of their answers.
+/// The questions, with their forms compiled.
 ///
 /// # Errors
-/// A form that cannot be followed, with its question where there are several.
+/// A form that cannot be enforced, with its question if there are several.
 pub(super) fn prepared(
     args: &BatchArgs,
     questions: &[Question],
@@ -49,7 +49,7 @@ pub(super) fn prepared(
     questions.iter().map(prepare).collect()
 }
 
-/// The names of rows about whole files of which every page is asked about by now: there are some where a document could not be
+/// The names of rows for whole files whose pages are now asked about one by one: such rows exist if a document could not be
 /// opened before.
 pub(super) fn replaced_ids(found: &Inputs, questions: &[Question]) -> HashSet<String> {
     let Inputs::Pictures { items, .. } = found else { return HashSet::new() };
@@ -57,20 +57,19 @@ pub(super) fn replaced_ids(found: &Inputs, questions: &[Question]) -> HashSet<St
     files.flat_map(|file| questions.iter().map(|question| question.row_id(file))).collect()
 }
 
-/// How many of the rows that have failed are about what is not among the inputs any more, and are not `replaced`: nothing tries
-/// them again.
+/// The number of failed rows about something that is no longer among the inputs and is not `replaced`: nothing retries them.
 pub(super) fn gone(
     found: &Inputs,
     questions: &[Question],
     done: &DoneRows,
     replaced: &HashSet<String>,
 ) -> usize {
-    // requests are part of what a job is
+    // the requests are part of the job's identity
     let Inputs::Pictures { items, .. } = found else { return 0 };
     let failed = done.iter().filter(|(_, row)| row.failed).map(|(id, _)| id.as_str());
     let mut left: HashSet<&str> = failed.filter(|id| !replaced.contains(*id)).collect();
     if left.is_empty() {
-        return 0; // no name of a row has to be made
+        return 0; // avoids making the rows' names
     }
     for (item, question) in items.iter().flat_map(|item| questions.iter().map(move |q| (item, q))) {
         left.remove(question.row_id(&item.id).as_str());
@@ -78,14 +77,14 @@ pub(super) fn gone(
     left.len()
 }
 
-/// What has no row yet.
+/// The inputs that have no row yet.
 pub(super) enum Work {
     Pictures(Vec<PictureWork>),
     Lines { lines: Lines, left: Vec<(usize, String)> },
 }
 
 impl Work {
-    /// Of the inputs, those in this run's part that are not `done`, nor to be tried again.
+    /// The inputs in this run's part that are not `done`, or must be retried.
     pub(super) fn of(args: &BatchArgs, found: Inputs, questions: &[Question], done: &DoneRows) -> Self {
         let limit = args.limit.unwrap_or(usize::MAX);
         let is_ours = |id: &str| args.shard.is_none_or(|shard| shard.has(id));
@@ -107,7 +106,7 @@ impl Work {
         }
     }
 
-    /// The names of the rows that it will come to.
+    /// The names of the rows that the work will produce.
     pub(super) fn row_ids(&self, questions: &[Question]) -> HashSet<String> {
         match self {
             Self::Pictures(work) => {
@@ -121,7 +120,7 @@ impl Work {
         }
     }
 
-    /// Rows that it will come to.
+    /// The number of rows that the work will produce.
     pub(super) fn rows(&self) -> usize {
         match self {
             Self::Pictures(work) => work.iter().map(|work| work.questions.len()).sum(),
@@ -130,23 +129,23 @@ impl Work {
     }
 }
 
-/// What it takes to make requests.
+/// What is needed to make requests.
 pub(super) struct Asking<'a> {
     pub(super) args: &'a BatchArgs,
     pub(super) opened: &'a Opened,
-    /// Those that are open already.
+    /// Documents that are already open.
     pub(super) documents: OpenFiles,
     pub(super) forms: Arc<ConstraintFactory>,
-    /// Names the job.
+    /// Digest that identifies the job.
     pub(super) job: String,
     pub(super) runtime: &'a Handle,
 }
 
 impl Asking<'_> {
-    /// Begins to prepare requests on threads of their own.
+    /// Starts preparing requests on separate threads.
     ///
     /// # Errors
-    /// The folder of pictures cannot be opened, or the system gives no thread.
+    /// The folder of pictures cannot be opened, or the system cannot start a thread.
     pub(super) fn begin(self, work: Work, questions: Vec<Prepared>) -> Result<Coming<Group>, CliError> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(READERS_MAX);
         match work {

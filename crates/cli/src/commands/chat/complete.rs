@@ -1,4 +1,4 @@
-//! What Tab offers at the prompt of `chat`: commands, and paths after /image.
+//! Tab completion at the prompt of `chat`: commands, and paths after `/image`.
 
 use crate::paths::from_home;
 use rustyline::completion::{Completer, FilenameCompleter, Pair};
@@ -18,7 +18,7 @@ impl Completion {
         Self(FilenameCompleter::new())
     }
 
-    /// Where the completed word begins in `line`, and what could stand there.
+    /// Where the completed word begins in `line`, and the candidates for it.
     fn candidates(&self, line: &str) -> rustyline::Result<(usize, Vec<Pair>)> {
         if let Some(path) = line.strip_prefix("/image ") {
             let begin = line.len() - path.trim_start().len();
@@ -71,7 +71,7 @@ mod tests {
         std::fs::write(folder.path().join("cover one.png"), "").unwrap();
         let typed = format!("/image {}", folder.path().join("cov").display());
         let whole = folder.path().join("cover one.png").display().to_string();
-        // each as a line takes it
+        // each in the form that a line accepts
         let whole = if cfg!(windows) { format!("\"{whole}") } else { whole.replace(' ', "\\ ") };
         assert_eq!(offered(&typed), (7, vec![whole]));
     }

@@ -6,9 +6,9 @@ use crate::sys::BACKSLASH_ESCAPES;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// The path of a file as it is typed for a shell or dropped on a terminal: in quotes, from `~/` on, or with backslashes.
+/// Parses a path as typed for a shell or dropped on a terminal: in quotes, starting with `~/`, or with backslashes.
 pub(super) fn typed(path: &str) -> OsString {
-    // Tab opens a quote on Windows and leaves it open
+    // on Windows, Tab opens a quote and leaves it open
     let unquoted = |quote| path.strip_prefix(quote).map(|rest| rest.strip_suffix(quote).unwrap_or(rest));
     let inner = ['"', '\''].into_iter().find_map(unquoted).filter(|inner| !inner.is_empty());
     let path = inner.unwrap_or(path);
@@ -24,19 +24,19 @@ pub(super) fn typed(path: &str) -> OsString {
     from_home(&plain).into()
 }
 
-/// The pictures that a question names by the paths of files that are there.
+/// The pictures that a question names by the paths of existing files.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Named {
     /// The files.
     pub(super) pictures: Vec<PathBuf>,
-    /// The question without the paths before and after it, which were dropped rather than said.
+    /// The question without the paths at its start and end, which were dropped rather than typed.
     pub(super) question: String,
-    /// Whether the line begins with one.
+    /// Whether the line begins with a path.
     pub(super) first: bool,
 }
 
-/// Looks for pictures in a line. The file that an absolute path at its beginning leads to is taken for one whatever it is called: the
-/// line is no command.
+/// Finds pictures in a line. An absolute path to an existing file at its beginning counts as a picture whatever its name: the
+/// line is not a command.
 pub(super) fn named(line: &str) -> Named {
     if let Some(picture) = picture(line.trim()).or_else(|| absolute(line.trim_end())) {
         return Named { pictures: vec![picture], question: String::new(), first: true };
@@ -55,7 +55,7 @@ pub(super) fn named(line: &str) -> Named {
         return Named { first: !pictures.is_empty(), pictures, question: String::new() };
     };
     let end = found.iter().rposition(Option::is_none).map_or(first, |last| last + 1);
-    // a path that ends a sentence is a part of it: what is in cat.png
+    // a path that ends a sentence is a part of it: "what is in cat.png?"
     let complete = words[end - 1].ends_with(['?', '.', '!', ':']);
     let said = if complete { &words[first..end] } else { &words[first..] };
     Named { pictures, question: said.join(" "), first: first > 0 }
@@ -68,13 +68,13 @@ fn picture(word: &str) -> Option<PathBuf> {
     (has_picture_ending(&path.to_string_lossy()) && path.is_file()).then_some(path)
 }
 
-/// The file at an absolute path; a command is called by one name, without a folder.
+/// The file at an absolute path; a command is a single name without a folder.
 fn absolute(word: &str) -> Option<PathBuf> {
     let path = PathBuf::from(typed(word));
     (word.strip_prefix('/')?.contains('/') && path.is_file()).then_some(path)
 }
 
-/// The words of a line; blanks in quotes or behind a backslash belong to a word.
+/// The words of a line; whitespace in quotes or after a backslash belongs to the word.
 fn words(line: &str) -> Vec<&str> {
     let (mut words, mut begin, mut quote, mut escaped) = (Vec::new(), None, None, false);
     for (at, letter) in line.char_indices() {
@@ -86,7 +86,7 @@ fn words(line: &str) -> Vec<&str> {
             }
             (None, false) => {
                 begin = Some(at);
-                // an apostrophe within a word is no quote, and one that is never closed neither
+                // neither an apostrophe within a word nor an unclosed one is a quote
                 let closed = line[at + letter.len_utf8()..].contains(letter);
                 quote = Some(letter).filter(|letter| matches!(letter, '"' | '\'') && closed);
             }
@@ -140,7 +140,7 @@ mod tests {
             (format!("{c} {escaped}"), both, String::new()),
             (format!("{c}x What?"), vec![], format!("{c}x What?")),
             ("It's John's, isn't it?".to_owned(), vec![], "It's John's, isn't it?".to_owned()),
-            // no command begins so, whatever the file is called
+            // no command begins like this, whatever the file's name
             (s.clone(), vec![scan.clone()], String::new()),
             (scan.display().to_string(), vec![scan.clone()], String::new()),
             (format!("{s} What is it?"), vec![scan.clone()], "What is it?".to_owned()),
