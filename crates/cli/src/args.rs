@@ -58,10 +58,10 @@ Environment:
   NO_COLOR         no colours
   A variable that is empty, or of blanks, counts as unset";
 
-/// The model that answers where none is named.
+/// The model that answers if none is named.
 pub const DEFAULT_MODEL: &str = phi3v::demo::NAME;
 
-/// The model that is downloaded where none is named.
+/// The model that is downloaded if none is named.
 pub const DEFAULT_PULL: &str = "phi-3.5-vision";
 
 /// Ask questions about pictures, on your own machine

@@ -59,8 +59,7 @@ impl Interrupt {
     }
 
     /// Leaves Ctrl-C to the host program permanently: nothing here handles it afterwards. The host's handler reports to
-    /// running
-    /// work that it was given up.
+    /// running work that it was given up.
     pub fn leave_to_host() {
         SHARED.get_or_init(Self::default);
     }
@@ -103,8 +102,7 @@ impl Interrupt {
     }
 
     /// From here on, Ctrl-C does not end the program while no answer is running. A terminal without line editing sends the
-    /// signal
-    /// at the prompt too, and every terminal does between an answer and the prompt.
+    /// signal at the prompt too, and every terminal does between an answer and the prompt.
     pub fn stay(&self) {
         self.0.at_rest.store(STAYING, Ordering::SeqCst);
         self.end_answer();

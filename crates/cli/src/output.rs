@@ -64,7 +64,7 @@ pub fn write_all(dir: &Path, files: &[Output<'_>], existing: Existing) -> Result
     written.into_iter().try_for_each(NewFile::finish).map_err(failed)
 }
 
-/// The model called `name`, as far as known without asking a hub.
+/// The model called `model`, as far as known without asking a hub.
 #[must_use]
 pub fn source_of(model: &str) -> ModelSource {
     match ModelName::parse(model) {

@@ -1,4 +1,4 @@
-//! Paths as users and variables give them, and the files they lead to.
+//! Paths given by users and variables, and the files they lead to.
 
 use crate::sys;
 use crate::variables::is_blank;
@@ -8,14 +8,14 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-/// The folder that a file stands in: this one for a bare name.
+/// The folder that contains a file; the working folder for a bare name.
 #[must_use]
 pub fn folder_of(file: &Path) -> &Path {
     file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Whether two paths lead to one place, be a file there or not. Volumes of macOS and Windows take names that differ in upper
-/// and lower case alone for one: what is there tells, and where nothing is yet, they are taken for one on these systems.
+/// Whether two paths lead to the same place, even if nothing exists there. macOS and Windows volumes usually ignore letter
+/// case: an existing file decides it, and paths without a file are compared without case on these systems.
 #[must_use]
 pub fn lead_to_one_place(a: &Path, b: &Path) -> bool {
     if a.exists() || b.exists() {
@@ -26,7 +26,7 @@ pub fn lead_to_one_place(a: &Path, b: &Path) -> bool {
         && (folder_a == folder_b || sys::lead_to_one_file(folder_a, folder_b))
 }
 
-/// A name or path that is equal to all that are usually one with it on this system.
+/// A key for a name or path that is equal for all spellings usually equivalent on this system.
 #[must_use]
 pub fn folded(name: impl AsRef<Path>) -> PathBuf {
     folded_on(sys::FOLDS_CASE, name.as_ref())
@@ -36,7 +36,7 @@ fn folded_on(folds_case: bool, name: &Path) -> PathBuf {
     if folds_case { name.to_string_lossy().to_lowercase().into() } else { name.to_owned() }
 }
 
-/// Where no shell did, a leading `~` becomes the user's folder.
+/// Replaces a leading `~` by the user's folder, if no shell has done so.
 #[must_use]
 pub fn from_home(path: impl AsRef<Path>) -> PathBuf {
     let path = path.as_ref();
@@ -46,14 +46,14 @@ pub fn from_home(path: impl AsRef<Path>) -> PathBuf {
     }
 }
 
-/// The path with the values of variables in the places of `$NAME` and `${NAME}`, on Windows of `%NAME%`, too, where `get` has them:
-/// what the hub's tools make of the paths that they are given.
+/// Replaces variables in the path, `$NAME` and `${NAME}` and on Windows also `%NAME%`, by their values from `get`, as the
+/// hub's tools do.
 #[must_use]
 pub fn with_variables(path: PathBuf, get: impl Fn(&str) -> Option<OsString>) -> PathBuf {
     with_variables_behind(sys::SIGNS_OF_VARIABLES, path, get)
 }
 
-/// The same where `signs` begin variables.
+/// Like `with_variables`, for variables introduced by `signs`.
 fn with_variables_behind(signs: &[char], path: PathBuf, get: impl Fn(&str) -> Option<OsString>) -> PathBuf {
     let Some(text) = path.to_str() else { return path };
     let (mut made, mut rest) = (OsString::new(), text);
@@ -70,7 +70,7 @@ fn with_variables_behind(signs: &[char], path: PathBuf, get: impl Fn(&str) -> Op
     made.into()
 }
 
-/// The name of a variable that `text`, which stands behind `sign`, begins with, and what follows it.
+/// Splits `text`, which follows `sign`, into a variable's name and the rest.
 fn named_variable<'a>(sign: &str, text: &'a str) -> Option<(&'a str, &'a str)> {
     if sign == "%" {
         return text.split_once('%');
@@ -83,14 +83,13 @@ fn named_variable<'a>(sign: &str, text: &'a str) -> Option<(&'a str, &'a str)> {
     (!named.0.is_empty()).then_some(named)
 }
 
-/// The user's folder for what phi3v can make again, `get` giving the variables that are set: `XDG_CACHE_HOME`, in which other
-/// variables have their values, on Windows `LOCALAPPDATA`, or else `~/.cache`.
+/// The user's cache folder, from the variables returned by `get`: `XDG_CACHE_HOME`, with variables in it replaced; on Windows
+/// `LOCALAPPDATA`; or else `~/.cache`.
 pub fn user_cache(get: impl Fn(&str) -> Option<OsString>) -> PathBuf {
     cache_folder(get, sys::CACHE_VARIABLE)
 }
 
-/// The folder in which the hub's own tools have their cache, which is the same on every system: `XDG_CACHE_HOME`, or else
-/// `~/.cache`.
+/// The folder that contains the cache of the hub's own tools, the same on every system: `XDG_CACHE_HOME`, or else `~/.cache`.
 pub fn shared_cache(get: impl Fn(&str) -> Option<OsString>) -> PathBuf {
     cache_folder(get, None)
 }
@@ -106,7 +105,7 @@ fn home() -> Option<PathBuf> {
     std::env::home_dir().filter(|home| !is_blank(home.as_os_str()))
 }
 
-/// Refuses a file named by the user that would be waited for without end, or is none.
+/// Refuses a user-named file that is not a regular file or whose opening would block.
 ///
 /// # Errors
 /// As for [`open_named`].
@@ -114,30 +113,30 @@ pub fn check_named(path: &Path) -> std::io::Result<()> {
     if sys::is_own_descriptor(path) { Ok(()) } else { check_regular(path) }
 }
 
-/// Opens a file that the user named for reading: a regular one, or what a shell has opened for the program already,
-/// such as `/dev/stdin` or the `<(...)` of bash, which may be a pipe.
+/// Opens a file that the user named for reading: a regular file, or one that a shell has already opened for the program, such
+/// as `/dev/stdin` or bash's `<(...)`, which may be a pipe.
 ///
 /// # Errors
-/// The system's refusal, or words of ours for a folder, a pipe, a device or a socket.
+/// The system's error, or our own message for a folder, a pipe, a device or a socket.
 pub fn open_named(path: &Path) -> std::io::Result<File> {
     if sys::is_own_descriptor(path) { File::open(path) } else { open_regular(path) }
 }
 
-/// The beginning, of at most `bytes_max` bytes, of a small text that a program has noted in a file of its own. None where
-/// there is no regular file by the name, or no text in it.
+/// Reads at most `bytes_max` bytes of a small text that a program has stored in a file. `None` if there is no regular file
+/// with the name, or its content is not text.
 pub fn noted_text(path: &Path, bytes_max: u64) -> Option<String> {
     let mut text = String::new();
     open_regular(path).ok()?.take(bytes_max).read_to_string(&mut text).ok()?;
     Some(text)
 }
 
-/// Whether the path leads to a pipe or the like that a shell has opened for the program: what is read of it is gone.
+/// Whether the path leads to a pipe or the like that a shell opened for the program: what is read from it is gone.
 #[must_use]
 pub fn is_read_once(path: &Path) -> bool {
     sys::is_own_descriptor(path) && std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file())
 }
 
-/// The word, in quotes where a shell would otherwise take it apart or change it.
+/// The word, quoted if a shell would otherwise split or change it.
 #[must_use]
 pub fn quoted(word: &str) -> String {
     let plain = |letter: char| letter.is_alphanumeric() || "-_./:@%+=,".contains(letter);
@@ -147,12 +146,12 @@ pub fn quoted(word: &str) -> String {
     sys::quoted(word)
 }
 
-/// Endings of the names of pictures and photographs, whether phi3v reads them or not: who has one of the others wants to hear of it.
+/// Extensions of pictures and photographs, including unsupported ones, whose users need an error message.
 const PICTURE_ENDINGS: &[&str] = &[
     "arw", "avif", "bmp", "cr2", "cr3", "crw", "dng", "gif", "heic", "heif", "jfif", "jp2", "jpe", "jpeg",
     "jpg", "jxl", "mrw", "nef", "orf", "pef", "png", "raf", "rw2", "tif", "tiff", "webp", "x3f",
 ];
-/// Endings of the names of documents and videos, which pictures are taken from, whether phi3v reads them or not.
+/// Extensions of documents and videos that pictures are taken from, including unsupported ones.
 const ENDINGS_OF_SEVERAL: &[&str] =
     &["3gp", "avi", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "pdf", "webm", "wmv"];
 
@@ -161,25 +160,25 @@ fn has_ending(name: &str, endings: &[&str]) -> bool {
     ending.is_some_and(|ending| endings.contains(&ending.as_str()))
 }
 
-/// Whether a name ends as those of pictures do.
+/// Whether a name has a picture's extension.
 #[must_use]
 pub fn is_called_a_picture(name: &str) -> bool {
     has_ending(name, PICTURE_ENDINGS)
 }
 
-/// Whether a name ends as those of pictures do, or of what pictures are taken from.
+/// Whether a name has the extension of a picture, a document or a video.
 #[must_use]
 pub fn has_picture_ending(name: &str) -> bool {
     is_called_a_picture(name) || has_ending(name, ENDINGS_OF_SEVERAL)
 }
 
-/// Whether a word that names nothing is rather one of a question than the wrong name of a file.
+/// Whether a word that names no file is probably part of a question rather than a wrong file name.
 #[must_use]
 pub fn is_loose_word(word: &str) -> bool {
     !word.contains(['/', '\\', '*', '[']) && !word.contains("://") && !has_picture_ending(word)
 }
 
-/// What can be done about a file that cannot be written.
+/// The advice for a file that cannot be written.
 #[must_use]
 pub fn unwritable(error: &std::io::Error) -> &'static str {
     match error.kind() {
@@ -195,14 +194,13 @@ pub fn unwritable(error: &std::io::Error) -> &'static str {
             "raise the limit on the size of files (ulimit -f), or write to another disk"
         }
         _ if is_full(error) => "free some space, or write to another disk",
-        // a link, a pipe or a device, which are refused in words of ours
+        // a link, a pipe or a device, which are refused with our own message
         ErrorKind::Other => "give the path of another file",
         _ => "try again, or write to another disk",
     }
 }
 
-/// The system's words for an error, without the number in brackets that Rust adds to them, and the full stop that Windows
-/// has.
+/// The system's message for an error, without the number in brackets that Rust adds, and without the full stop of Windows.
 #[must_use]
 pub fn system_words(error: &std::io::Error) -> String {
     let text = error.to_string();
@@ -225,7 +223,7 @@ mod tests {
         std::fs::write(path("c"), "x").unwrap();
         assert!(one("a", "in/../a") && one("b", "./in/../b") && one("nowhere/a", "nowhere/a"));
         assert!(!one("a", "b") && !one("a", "c") && !one("in/a", "a") && !one("nowhere/a", "a"));
-        // where nothing is yet, as the system usually has it; where something is, as it is
+        // without a file, the system's usual rule applies; with a file, the actual one
         let folds = cfg!(any(target_os = "macos", windows));
         assert_eq!(one("new", "in/../NEW"), folds);
         assert_eq!(one("a", "A"), path("A").exists());

@@ -1,4 +1,4 @@
-//! Bars on stderr while the user waits; nothing where stderr is no terminal.
+//! Progress bars on stderr while the user waits; none if stderr is not a terminal.
 
 use crate::terminal::is_quiet;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -7,10 +7,10 @@ use phi3v::error::count;
 use phi3v::model::Progress as LoadProgress;
 use std::io::IsTerminal;
 
-/// Steps of a bar per tile or token: the engine tells parts of them.
+/// Steps of a bar per tile or token: the engine reports fractions of them.
 const STEPS: f64 = 100.0;
 
-/// Progress on stderr, one bar at a time: loading, pictures, prompt, quantizing. Silent where there is no terminal.
+/// Progress on stderr, one bar at a time: loading, pictures, prompt, quantizing. Silent without a terminal.
 #[derive(Debug, Default)]
 pub struct Progress {
     shown: bool,
@@ -18,7 +18,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Bars where stderr is a terminal and notes are wanted; nothing otherwise.
+    /// Shows bars if stderr is a terminal and notes are wanted; nothing otherwise.
     #[must_use]
     pub fn new() -> Self {
         Self { shown: std::io::stderr().is_terminal() && !is_quiet(), bar: None }
@@ -31,7 +31,7 @@ impl Progress {
         }
     }
 
-    /// Shows how much of the pictures or of the prompt the engine has worked through.
+    /// Shows how much of the pictures or of the prompt the engine has processed.
     pub fn step(&mut self, progress: StepProgress) {
         let StepProgress { phase, done, total, .. } = progress;
         match phase {
@@ -40,26 +40,26 @@ impl Progress {
         }
     }
 
-    /// Shows of how many documents the pages are counted.
+    /// Shows how many documents have had their pages counted.
     pub fn documents(&mut self, done: usize, total: usize) {
         self.update("counting pages", done as f64, total, &count(total, "document"));
     }
 
-    /// Shows how many of the bytes of a quantized file are written.
+    /// Shows how many bytes of a quantized file have been written.
     pub fn quantize(&mut self, done: u64, total: u64) {
         const MEGABYTE: f64 = 1e6;
         let (done, total) = (done as f64 / MEGABYTE, (total as f64 / MEGABYTE) as usize);
         self.update("quantizing", done, total, &format!("{total} MB"));
     }
 
-    /// Takes the bar away, so that an answer or a message has the line for itself.
+    /// Removes the bar, so that an answer or a message can use its line.
     pub fn clear(&mut self) {
         if let Some((_, bar)) = self.bar.take() {
             bar.finish_and_clear();
         }
     }
 
-    /// `all` is the total in words.
+    /// Updates the bar; `all` is the total in words.
     fn update(&mut self, verb: &'static str, done: f64, total: usize, all: &str) {
         if !self.shown {
             return;

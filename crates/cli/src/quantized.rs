@@ -1,8 +1,8 @@
-//! Quantized models that are made at first use and kept: `--quant` on every command that runs a model.
+//! Quantized models that are made at first use and cached: `--quant` on every command that runs a model.
 //!
-//! They are kept in `$PHI3V_CACHE`, by default `phi3v` in the user's cache folder, under a name that changes with the
-//! files they were made from. Deleting them is safe; they are made again. So is one whose contents are found changed,
-//! when it is opened for the first time after its file has.
+//! They are stored in `$PHI3V_CACHE`, by default `phi3v` in the user's cache folder, under a name derived from their source
+//! files. Deleting them is safe; they are made again. So is a file whose contents turn out to be changed when it is first
+//! opened after a change.
 
 use crate::disk;
 use crate::error::CliError;
@@ -30,8 +30,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Environment variable that names the folder of quantized models.
 pub const CACHE_VARIABLE: &str = "PHI3V_CACHE";
 
-/// The model at `source`, opened as `checkpoint`, quantized: from the cache, or made and put there. A model that is
-/// quantized already is left as it is.
+/// Opens the model at `source`, opened as `checkpoint`, in quantized form: from the cache, or made and cached. A model that is
+/// already quantized is returned unchanged.
 ///
 /// # Errors
 /// The disk is full or cannot be written to, Ctrl-C, or `given_up` was set.
@@ -52,13 +52,13 @@ pub fn open(
             return Ok(kept);
         }
         if !told && !std::io::stderr().is_terminal() {
-            // where there is no bar to see
+            // if no bar is visible
             let (name, folder) = (quant.name(), path.parent().unwrap_or(&path).display());
             note!(
                 "note: the weights are quantized to {name} first, which is done once; {folder} keeps the result"
             );
         }
-        // what another process has put there meanwhile may be in use, and taking it away from its reader be noticed
+        // what another process has stored meanwhile may be in use, and its removal would disturb the reader
         let is_new = std::fs::symlink_metadata(&path).is_err();
         let existing = if is_new { Existing::Keep } else { Existing::Replace };
         match write(source, &checkpoint, Target { quant, out: &path, existing }, given_up) {
@@ -73,7 +73,7 @@ pub fn open(
             written => break written?,
         }
     }
-    // it was written a moment ago, by this program
+    // this program has just written it
     if let Some(identity) = identity_of(&path) {
         note_right(&checked_path(&path), &identity);
     }
@@ -82,8 +82,8 @@ pub fn open(
     Ok(Checkpoint { name: checkpoint.name, ..quantized })
 }
 
-/// What an earlier run has kept. A file that was damaged since is made again, which `tell` says. An error where `is_wanted` has said
-/// no before that was known.
+/// The cached file of an earlier run. A file that was damaged since is made again, as `tell` reports. An error if `is_wanted`
+/// returns false before this is known.
 fn kept(
     path: &Path,
     original: &Checkpoint,
@@ -108,35 +108,35 @@ fn kept(
     Ok(None)
 }
 
-/// Whether the kept file is what was written; None where `is_wanted` has said no meanwhile. It is read for that once; afterwards a
-/// look at its size and times will do.
+/// Whether the cached file is intact; `None` if `is_wanted` returns false meanwhile. The file is read in full once; later its
+/// size and times are sufficient.
 fn is_undamaged(path: &Path, is_wanted: &dyn Fn() -> bool) -> Result<Option<bool>, ReadError> {
     let (identity, note) = (identity_of(path), checked_path(path));
     if identity.as_ref().is_some_and(|identity| is_noted(&note, identity)) {
         return Ok(Some(true));
     }
     let undamaged = digest::is_undamaged_while(path, is_wanted)?;
-    // as it was before it was read: what was written meanwhile is another
+    // the identity from before the read: what was written meanwhile is different
     if let Some(identity) = identity.filter(|_| undamaged == Some(true)) {
         note_right(&note, &identity);
     }
     Ok(undamaged)
 }
 
-/// Beside a kept file: the identity for which its contents are known to be right.
+/// Path of the note with the identity for which a cached file is known to be intact.
 fn checked_path(path: &Path) -> PathBuf {
     path.with_extension("checked")
 }
 
-/// Beside a kept file: the folder that it was made from.
+/// Path of the note with the folder that a cached file was made from.
 fn source_path(path: &Path) -> PathBuf {
     path.with_extension("source")
 }
 
-/// Notes which folder the file at `path` was made from, and tells of files that were made from it when it was another model:
-/// they are never looked for again, and nobody but the user knows whether another version of the program does.
+/// Records the folder that the file at `path` was made from, and reports files made from an earlier model in that folder: they
+/// are never used again, unless by another version of the program, which only the user can know.
 fn note_source(path: &Path, source: &ModelSource) {
-    /// More than a path.
+    /// Longer than a path.
     const BYTES_MAX: u64 = 1 << 16;
     let ModelSource::Folder(dir) = source else { return };
     let dir = std::fs::canonicalize(dir).unwrap_or_else(|_| dir.clone());
@@ -161,7 +161,7 @@ fn note_source(path: &Path, source: &ModelSource) {
     drop(note());
 }
 
-/// Quantizes the model at `source` to a file, with a bar.
+/// Quantizes the model at `source` to a file, showing a bar.
 ///
 /// # Errors
 /// The disk is full or cannot be written to, Ctrl-C, or `given_up` was set.
@@ -178,7 +178,7 @@ pub fn write(
     NewFile::check(out, existing).map_err(|error| CliError::written(error, 0))?;
     let needed = convert::quantized_bytes(&checkpoint.weights, &checkpoint.config, quant);
     let available = disk::available(folder).map_err(failed)?;
-    // an unfinished file's room is not needed twice: another run fills it, or this one overwrites it
+    // an unfinished file's space is not needed twice: another run fills it, or this one overwrites it
     let held = std::fs::metadata(partial_path(out)).map_or(0, |metadata| metadata.len());
     if needed.saturating_add(disk::RESERVE_BYTES) > available.saturating_add(held) {
         return Err(CliError::Disk { path: folder.display().to_string(), needed, available });
@@ -200,7 +200,7 @@ pub fn write(
     interrupt.end_answer();
     bar.clear();
     match written {
-        // pressed while the file was put on the disk, or another process was found at work or to have ended it
+        // Ctrl-C came during the final write, or another process was found writing the file or to have finished it
         Ok(()) | Err(ConvertError::File(WriteError::Busy { .. } | WriteError::Exists { .. })) if stopped => {
             Err(CliError::Interrupted)
         }
@@ -209,7 +209,7 @@ pub fn write(
     }
 }
 
-/// Where the quantized form of the model at `source` is kept.
+/// The path at which the quantized form of the model at `source` is cached.
 fn cached_path(source: &ModelSource, name: &str, quant: Quant) -> PathBuf {
     let mut key = String::new();
     for byte in &fingerprint(source)[..8] {
@@ -218,14 +218,14 @@ fn cached_path(source: &ModelSource, name: &str, quant: Quant) -> PathBuf {
     cache_folder().join(key).join(default_name(name, quant))
 }
 
-/// The folder where quantized models are kept: that of `PHI3V_CACHE`, or one in the user's cache.
+/// The folder of quantized models: `PHI3V_CACHE`, or a folder in the user's cache.
 #[must_use]
 pub fn cache_folder() -> PathBuf {
     variable(CACHE_VARIABLE)
         .map_or_else(|| user_cache(|name| std::env::var_os(name)).join("phi3v"), from_home)
 }
 
-/// Names and contents: the built-in model may change while the program's version does not.
+/// Hashes names and contents: the built-in model may change without the program's version.
 fn hash_contents(hasher: &mut Sha256, files: &[(&str, &[u8])]) {
     for (name, bytes) in files {
         hasher.update(name);
@@ -234,8 +234,8 @@ fn hash_contents(hasher: &mut Sha256, files: &[(&str, &[u8])]) {
     }
 }
 
-/// A digest of what makes a quantized model and of the files that it is made from, whatever else is in their folder: of names and
-/// times, or of contents where there are no times.
+/// A digest of the quantizer and of the model's source files, ignoring others in their folder: of names and times, or of
+/// contents if there are no times.
 fn fingerprint(source: &ModelSource) -> [u8; 32] {
     let mut hasher = Sha256::new();
     hasher.update(VERSION);

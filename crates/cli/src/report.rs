@@ -1,4 +1,4 @@
-//! What is told about an answer: for machines with `--json`, for people with `--stats`.
+//! Reports about an answer: for machines with `--json`, for people with `--stats`.
 
 mod decide;
 
@@ -18,13 +18,13 @@ use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
 
-/// The JSON that a command prints with `--json`: indented, its fields in the order of the type.
+/// The JSON printed with `--json`: indented, with fields in the order of the type.
 #[must_use]
 pub fn json(report: &impl Serialize) -> String {
     serde_json::to_string_pretty(report).expect("a report has no maps with keys that are not strings")
 }
 
-/// The object that `phi3v ask --json` prints: the answer, what it was about, and what it took.
+/// The object that `phi3v ask --json` prints: the answer, its pictures, and its cost.
 #[derive(Debug, Serialize)]
 pub struct AskReport {
     answer: String,
@@ -42,7 +42,7 @@ pub struct AskReport {
     fields: Option<FieldMap>,
 }
 
-/// A word, the least probability of its tokens, and their mean.
+/// A word, with the lowest probability of its tokens and their mean.
 #[derive(Debug, Serialize)]
 struct WordReport {
     text: String,
@@ -76,7 +76,7 @@ struct TokenReport {
 }
 
 impl AskReport {
-    /// The report of one answer, with the pictures it was about, the model that gave it, and the form that it has.
+    /// The report of an answer, with its pictures, its model, and its form.
     #[must_use]
     pub fn new(
         args: &AskArgs,
@@ -138,7 +138,7 @@ impl TokenReport {
     }
 }
 
-/// What an answer took, in a few lines for people: tokens, seconds and tokens per second.
+/// The cost of an answer, in a few lines for people: tokens, seconds and tokens per second.
 #[derive(Debug)]
 pub struct Stats<'a>(pub &'a Finished);
 

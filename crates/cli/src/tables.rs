@@ -1,26 +1,26 @@
-//! Answers that are JSON as rows of a table, and tables as CSV.
+//! Converts JSON answers to rows of a table, and tables to CSV.
 //!
-//! Rows are the objects of an array, alone or as the only member of an object; the rows of a table that was read
-//! (`{"columns": [...], "rows": [[...]]}`, as the preset `@table` has it); or else the one object that the answer is.
+//! Rows are the objects of an array, alone or as the only member of an object; the rows of a table read from a picture
+//! (`{"columns": [...], "rows": [[...]]}`, as in the preset `@table`); or else the answer's single object.
 
 use serde_json::{Map, Value};
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
 
-/// A cell; none is empty.
+/// A cell; `None` if it is empty.
 pub type Cell = Option<String>;
 
-/// A row of a table: cells by the names of their columns.
+/// A row of a table: cells by column name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record(Vec<(String, Cell)>);
 
 impl Record {
-    /// The names of its columns, in their order.
+    /// The names of the row's columns, in order.
     pub fn names(&self) -> impl Iterator<Item = &String> {
         self.0.iter().map(|(name, _)| name)
     }
 
-    /// The cells that are not empty, each with the index of its column among `names`, which has all of them.
+    /// The non-empty cells, each with the index of its column in `names`, which must contain all of them.
     pub fn cells(self, names: &Names) -> impl Iterator<Item = (usize, String)> {
         self.0.into_iter().filter_map(|(name, cell)| Some((names.index(&name)?, cell?)))
     }
@@ -30,16 +30,16 @@ impl Record {
     }
 }
 
-/// The columns that the answers to a schema have.
+/// The columns of the answers to a schema.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Named {
-    /// Those that the schema names.
+    /// The columns that the schema names.
     pub names: Vec<String>,
-    /// Whether answers bring columns of their own.
+    /// Whether answers may add columns of their own.
     pub open: bool,
 }
 
-/// The columns of answers to `schema`, as far as it says.
+/// The columns of answers to `schema`, as far as the schema determines them.
 #[must_use]
 pub fn columns(schema: &Value) -> Named {
     let properties = |schema: &Value| schema.get("properties").and_then(Value::as_object).cloned();
@@ -56,13 +56,13 @@ pub fn columns(schema: &Value) -> Named {
     Named { names: keys(only.unwrap_or(members)), open: false }
 }
 
-/// The rows of an answer, which an array without objects and a value by itself do not have.
+/// The rows of an answer; an array without objects and a single value have none.
 #[must_use]
 pub fn records(answer: &Value) -> Option<Vec<Record>> {
     named_records(answer).map(|(_, records)| records)
 }
 
-/// The rows of an answer, with the names of columns that are there without a row.
+/// The rows of an answer, and the names of columns that exist even without rows.
 fn named_records(answer: &Value) -> Option<(Vec<String>, Vec<Record>)> {
     let unnamed = |records| (Vec::new(), records);
     match answer {
@@ -83,7 +83,7 @@ fn only_array(members: &Map<String, Value>) -> Option<&[Value]> {
     members.values().next().filter(|_| members.len() == 1)?.as_array().map(Vec::as_slice)
 }
 
-/// The columns and rows of a table that was read.
+/// The columns and rows of a table read from a picture.
 fn read_table(members: &Map<String, Value>) -> Option<(Vec<String>, Vec<Record>)> {
     let [columns, rows] = ["columns", "rows"].map(|name| members.get(name)?.as_array());
     let (columns, rows) = (columns?, rows.filter(|_| members.len() == 2)?);
@@ -97,8 +97,8 @@ fn read_table(members: &Map<String, Value>) -> Option<(Vec<String>, Vec<Record>)
     Some((names, records))
 }
 
-/// The names of at least `width` columns, no two alike. Cells beyond the columns that were read, and columns without a name of their own, are
-/// called by their number, or by the next that no column is called by.
+/// At least `width` distinct column names. Cells beyond the known columns, and columns without a name, are named by their
+/// number, or by the next number that is not taken.
 fn column_names(columns: &[Value], width: usize) -> Vec<String> {
     let mut taken: HashSet<String> = columns.iter().filter_map(cell).collect();
     let mut named = HashSet::new();
@@ -115,7 +115,7 @@ fn column_names(columns: &[Value], width: usize) -> Vec<String> {
     (0..width.max(columns.len())).map(name).collect()
 }
 
-/// A text as it is, anything else as JSON.
+/// A string as it is, any other value as JSON.
 fn cell(value: &Value) -> Cell {
     match value {
         Value::Null => None,
@@ -124,7 +124,7 @@ fn cell(value: &Value) -> Cell {
     }
 }
 
-/// Names of columns in their order, none of them twice.
+/// Distinct column names in order.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
     order: Vec<String>,
@@ -132,7 +132,7 @@ pub struct Names {
 }
 
 impl Names {
-    /// Adds a name behind the others, if it is not among them.
+    /// Appends a name unless it is already present.
     pub fn add(&mut self, name: &str) {
         if !self.indices.contains_key(name) {
             self.indices.insert(name.to_owned(), self.order.len());
@@ -140,7 +140,7 @@ impl Names {
         }
     }
 
-    /// Which of the names it is, from 0, if it is one of them.
+    /// The index of the name, from 0, if present.
     #[must_use]
     pub fn index(&self, name: &str) -> Option<usize> {
         self.indices.get(name).copied()
@@ -158,16 +158,16 @@ impl<S: AsRef<str>> Extend<S> for Names {
     }
 }
 
-/// Writes rows as RFC 4180 has them, in UTF-8.
+/// Writes rows as CSV in UTF-8 according to RFC 4180.
 pub struct CsvWriter<W: Write>(csv::Writer<W>);
 
 impl<W: Write> CsvWriter<W> {
-    /// A table that goes to `output`.
+    /// A writer of a table to `output`.
     pub fn new(output: W) -> Self {
         Self(csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(output))
     }
 
-    /// Writes a row, the names of the columns first.
+    /// Writes a row; the first row holds the column names.
     ///
     /// # Errors
     /// The output cannot be written to.
@@ -178,12 +178,12 @@ impl<W: Write> CsvWriter<W> {
                 csv::ErrorKind::Io(error) => error.kind(),
                 _ => io::ErrorKind::Other,
             };
-            // by itself the conversion makes all kinds one
+            // the plain conversion would lose the error's kind
             io::Error::new(kind, error)
         })
     }
 
-    /// Writes a row of `width` cells, of which all but these, by their indices, are empty.
+    /// Writes a row of `width` cells from the non-empty cells, given by index.
     ///
     /// # Errors
     /// The output cannot be written to.
@@ -195,7 +195,7 @@ impl<W: Write> CsvWriter<W> {
         self.row(row.iter().map(Option::as_deref))
     }
 
-    /// Ends the table, and gives the output back.
+    /// Finishes the table and returns the output.
     ///
     /// # Errors
     /// The output cannot be written to.
@@ -214,7 +214,7 @@ pub fn csv_of(answer: &Value, schema: &Value) -> Option<String> {
     names.extend(own);
     records.iter().for_each(|record| names.extend(record.names()));
     if names.iter().next().is_none() {
-        return Some(String::new()); // the writer's line of no cells would be read as one of an empty cell
+        return Some(String::new()); // the writer's line without cells would be read as one empty cell
     }
     let mut table = CsvWriter::new(Vec::new());
     table.row(names.iter().map(Some)).ok()?;
@@ -259,7 +259,7 @@ mod tests {
                 phi3v::presets::Preset::named("@table").unwrap().schema(),
                 "day,column 2,column 3,column 4\r\nMon,1,,\r\nTue,2,3,4\r\n",
             ),
-            // no name stands twice, and no cell is lost
+            // no name occurs twice, and no cell is lost
             (
                 json!({"columns": ["x", "column 3"], "rows": [["1", "2", "3"]]}),
                 json!({}),
@@ -281,7 +281,7 @@ mod tests {
             (json!([]), json!({"const": []}), ""),
             (json!([{}]), json!({}), ""),
             (json!({}), json!({}), ""),
-            // an array among others is a cell
+            // an array among other members is a cell
             (json!({"a": [{"b": 1}], "c": 2}), json!({}), "a,c\r\n\"[{\"\"b\"\":1}]\",2\r\n"),
         ];
         for (answer, schema, csv) in cases {

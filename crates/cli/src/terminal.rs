@@ -1,8 +1,8 @@
-//! What is written where: answers to stdout, everything else to stderr, and what a terminal may be shown of it.
+//! Output of the program: answers to stdout, everything else to stderr, and what may be shown on a terminal.
 //!
-//! A picture can make the model say anything, and a file can have any name. stderr may be a pipe that nobody reads or a
-//! full disk: what is told there is never worth the answer, so its failures are ignored. Nothing else of this crate
-//! writes to stdout or stderr, but for the bars.
+//! A picture can make the model say anything, and a file can have any name. Stderr may be a pipe that nobody reads or a full
+//! disk: its messages never justify losing the answer, so write errors are ignored. Nothing else in this crate writes to
+//! stdout or stderr, except for the bars.
 
 use crate::variables::variable;
 use phi3v::engine::Token;
@@ -12,50 +12,48 @@ use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Whether notes are left out; one process has one stderr.
+/// Whether notes are suppressed; a process has only one stderr.
 static QUIET: AtomicBool = AtomicBool::new(false);
 
-/// Leaves out notes and bars from here on: `--quiet`.
+/// Suppresses notes and bars from now on: `--quiet`.
 pub fn be_quiet() {
     QUIET.store(true, Ordering::Relaxed);
 }
 
-/// Whether notes and bars are left out because the user asked for `--quiet`.
+/// Whether notes and bars are suppressed by `--quiet`.
 #[must_use]
 pub fn is_quiet() -> bool {
     QUIET.load(Ordering::Relaxed)
 }
 
-/// Writes a line to stderr, without the control characters that terminals obey: an error, or what was asked for. Use it through
+/// Writes a line to stderr without terminal control characters: an error, or requested output. Use it through
 /// [`tell!`](crate::tell).
 pub fn write_line(line: fmt::Arguments<'_>) {
-    // in one piece, so that lines of several threads do not mix
+    // a single write, so that lines of several threads do not mix
     let line = format!("{line}\n");
     let _ = std::io::stderr().write_all(printable(&line).as_bytes());
 }
 
-/// Writes a line that nobody asked for to stderr, unless the user wants quiet. Use it through [`note!`](crate::note).
+/// Writes an unrequested line to stderr, unless the user wants quiet. Use it through [`note!`](crate::note).
 pub fn write_note(line: fmt::Arguments<'_>) {
     if !is_quiet() {
         write_line(line);
     }
 }
 
-/// A line on stderr: an error, or what was asked for; formatted as by `format!`. A stderr that cannot be written to is
-/// ignored.
+/// Writes a line to stderr, formatted as by `format!`: an error, or requested output. Write errors are ignored.
 #[macro_export]
 macro_rules! tell {
     ($($words:tt)*) => { $crate::terminal::write_line(format_args!($($words)*)) };
 }
 
-/// A line on stderr that nobody asked for, which `--quiet` leaves out; formatted as by `format!`. A stderr that cannot
-/// be written to is ignored.
+/// Writes an unrequested line to stderr, formatted as by `format!`; `--quiet` suppresses it. Write errors are ignored.
 #[macro_export]
 macro_rules! note {
     ($($words:tt)*) => { $crate::terminal::write_note(format_args!($($words)*)) };
 }
 
-/// Writes a command's result to stdout: to the last byte, but without control characters where it is a terminal.
+/// Writes a command's result to stdout: unchanged, or without control characters on a terminal.
 ///
 /// # Errors
 /// stdout cannot be written to.
@@ -63,21 +61,21 @@ pub fn print(result: impl fmt::Display) -> std::io::Result<()> {
     AnswerOutput::new().piece(&result.to_string())
 }
 
-/// `text` without the control characters that terminals obey; lines and tabs stay.
+/// `text` without terminal control characters; line breaks and tabs stay.
 #[must_use]
 pub fn printable(text: &str) -> Cow<'_, str> {
     let obeyed = |letter: char| letter.is_control() && !matches!(letter, '\n' | '\t');
     if text.contains(obeyed) { Cow::Owned(text.replace(obeyed, "\u{fffd}")) } else { Cow::Borrowed(text) }
 }
 
-/// stdout for answers: to the last byte, but without control characters where it is a terminal.
+/// Stdout for answers: unchanged, or without control characters on a terminal.
 pub struct AnswerOutput {
     stdout: std::io::Stdout,
     terminal: bool,
 }
 
 impl AnswerOutput {
-    /// The process's stdout; whether it is a terminal is found out now and once.
+    /// The process's stdout; checks once, now, whether it is a terminal.
     #[must_use]
     pub fn new() -> Self {
         let stdout = std::io::stdout();
@@ -91,12 +89,12 @@ impl Default for AnswerOutput {
     }
 }
 
-/// Where the pieces of an answer go, in the order in which they come.
+/// Receives the pieces of an answer in order.
 pub trait TextSink {
-    /// Takes a piece; it can be read at once.
+    /// Takes a piece, which becomes readable at once.
     ///
     /// # Errors
-    /// The reader is gone, or the system refuses.
+    /// The reader is gone, or the system refuses the write.
     fn piece(&mut self, text: &str) -> std::io::Result<()>;
 
     /// Takes a token of an answer.
@@ -107,7 +105,7 @@ pub trait TextSink {
         self.piece(&token.text)
     }
 
-    /// Takes the text that comes with the end of an answer.
+    /// Takes the text at the end of an answer.
     ///
     /// # Errors
     /// As for [`piece`](Self::piece).
@@ -116,15 +114,15 @@ pub trait TextSink {
     }
 }
 
-/// stdout for answers, words that the model was not sure of in colours: yellow, or red where it was rather wrong than
-/// right. A word is written when it is whole.
+/// Stdout for answers, with words that the model was unsure of in colour: yellow, or red if the word is more likely wrong than
+/// right. A word is written once it is complete.
 pub struct ShadedOutput {
     out: AnswerOutput,
     shades: Shades,
 }
 
 impl ShadedOutput {
-    /// The process's stdout, where colours are ([`has_colours`]).
+    /// The process's stdout, for use if it shows colours ([`has_colours`]).
     #[must_use]
     pub fn new() -> Option<Self> {
         let out = AnswerOutput::new();
@@ -153,11 +151,11 @@ impl TextSink for ShadedOutput {
     }
 }
 
-/// The text of an answer as a terminal shows it, in the colours of its words: all of it, whatever is known of them.
+/// The text of an answer in the colours of its words, including text without known probabilities.
 #[derive(Default)]
 struct Shades {
     words: WordStream,
-    /// Text that is not shown yet: of a word that goes on, or white space that belongs to none if no other comes.
+    /// Pending text: of a word that may continue, or white space that belongs to the next word, if any.
     waiting: String,
 }
 
@@ -179,7 +177,7 @@ impl Shades {
         let mut shown = String::new();
         for word in words {
             let text = format!("{}{}", word.space, word.text);
-            // before it are words without probabilities, of which there are none
+            // a word without probability would stand before it; there is none
             let Some(at) = self.waiting.find(&text) else { continue };
             shown += &printable(&self.waiting[..at]);
             shown += &shaded(word);
@@ -189,8 +187,9 @@ impl Shades {
     }
 }
 
-/// Whether colours are wanted and shown on `stream`: it is a terminal that knows them by `TERM`, on Windows one that was told to
-/// obey them now, and `NO_COLOR` is not set.
+/// Whether colours are wanted and supported on `stream`: it is a terminal whose `TERM` supports them (on Windows, one where
+/// they
+/// could be enabled), and `NO_COLOR` is not set.
 #[must_use]
 pub fn has_colours(stream: &impl IsTerminal) -> bool {
     let obeys = || anstyle_query::windows::enable_ansi_colors().unwrap_or(true);
@@ -198,7 +197,7 @@ pub fn has_colours(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && variable("NO_COLOR").is_none() && knows() && obeys()
 }
 
-/// A word with the white space before it, in the colour of its probability.
+/// A word with its preceding white space, in the colour of its probability.
 fn shaded(Word { space, text, p, .. }: &Word) -> String {
     let (space, text) = (printable(space), printable(text));
     match p {
@@ -216,7 +215,7 @@ impl TextSink for AnswerOutput {
     }
 }
 
-/// stdout for answers, with shades where they are wanted and there are colours.
+/// Stdout for answers, with shades if they are wanted and colours are supported.
 #[must_use]
 pub fn answer_output(shaded: bool) -> Box<dyn TextSink> {
     match ShadedOutput::new().filter(|_| shaded) {
@@ -225,7 +224,7 @@ pub fn answer_output(shaded: bool) -> Box<dyn TextSink> {
     }
 }
 
-/// Takes no notice.
+/// Ignores everything.
 impl TextSink for () {
     fn piece(&mut self, _text: &str) -> std::io::Result<()> {
         Ok(())
@@ -242,13 +241,13 @@ mod tests {
         assert_eq!(word(0.9), " a\u{fffd}");
         assert_eq!(word(0.6), " \u{1b}[33ma\u{fffd}\u{1b}[0m");
         assert_eq!(word(0.2), " \u{1b}[31ma\u{fffd}\u{1b}[0m");
-        // white space that a terminal obeys
+        // white space that terminals interpret
         let space = "\r\u{b}\u{c}\u{85}\n\t ".to_owned();
         let word = Word { space, text: "a".to_owned(), p: 0.9, mean: 1.0 };
         assert_eq!(shaded(&word), "\u{fffd}\u{fffd}\u{fffd}\u{fffd}\n\t a");
     }
 
-    /// What is shown of tokens of these texts, each with its probability, and of the end.
+    /// The output for tokens with these texts and probabilities, and for the end.
     fn shown(tokens: &[(&str, Option<f32>)], end: &str) -> String {
         let mut shades = Shades::default();
         let mut shown = String::new();

@@ -1,5 +1,5 @@
-//! Whose certificates the clients of this program trust: those that the system trusts, so that they work where the network
-//! looks into encrypted connections and shows certificates of its own.
+//! The certificates that this program's clients trust: those of the system, so that clients work in networks that intercept
+//! encrypted connections with their own certificates.
 
 use crate::variables::variable;
 use rustls_native_certs::{CertificateResult, load_native_certs};
@@ -8,13 +8,13 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
-/// What a user can do about a certificate that nobody here trusts.
+/// The advice for a certificate that is not trusted.
 pub const HINT: &str = "where the network looks into connections, name its certificates (PEM) in SSL_CERT_FILE, or add them to the \
                         system's; otherwise check this machine's clock";
 
-/// The settings of a client's connections. Certificates of the system are read once in a process: those of `SSL_CERT_FILE` and
-/// `SSL_CERT_DIR` where one is set. Where neither is set and the system has none, as in the smallest containers, the program's own
-/// list counts, which is Mozilla's.
+/// The TLS settings of a client. Certificates are read once per process: those of `SSL_CERT_FILE` and `SSL_CERT_DIR` if one
+/// is set, or else the system's. If neither is set and the system has none, as in the smallest containers, the built-in list
+/// of Mozilla is used.
 #[must_use]
 pub fn tls_config() -> TlsConfig {
     static ROOTS: OnceLock<RootCerts> = OnceLock::new();
@@ -26,7 +26,7 @@ pub fn tls_config() -> TlsConfig {
             .for_each(|error| tracing::warn!(%error, "a certificate of the system is left out"));
         let certs = found.certs.iter().map(|der| Certificate::from_der(der).to_owned());
         let certs: Vec<Certificate<'static>> = certs.collect();
-        // who names certificates that cannot be read trusts nobody
+        // a user who names unreadable certificates trusts nobody
         if certs.is_empty() && !are_named() { RootCerts::WebPki } else { certs.into() }
     });
     TlsConfig::builder().root_certs(roots.clone()).build()
@@ -39,7 +39,7 @@ fn are_named() -> bool {
     VARIABLES.iter().any(|name| variable(name).is_some())
 }
 
-/// The certificates that are named, or else the system's.
+/// The named certificates, or else the system's.
 fn found() -> CertificateResult {
     // what looks for them takes a blank variable for a path; on other systems the program's own list counts then
     #[cfg(all(unix, not(target_vendor = "apple")))]
@@ -51,8 +51,8 @@ fn found() -> CertificateResult {
     load_native_certs()
 }
 
-/// Whether a connection has failed because the other side's certificate is not trusted, or no longer or not yet valid. The
-/// crate that finds it is known by its words alone.
+/// Whether a connection failed because the other side's certificate is not trusted, or is expired or not yet valid. The crate
+/// that detects it reports it only as text.
 #[must_use]
 pub fn is_certificate(error: &ureq::Error) -> bool {
     error.to_string().contains("invalid peer certificate")
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
     use std::process::Command;
 
-    /// A variable is a process's: the test runs itself again in one that has it.
+    /// Variables belong to a process, so the test runs itself again in a process that sets one.
     #[test]
     fn certificates_in_a_blank_variable_are_those_of_none() {
         const NAME: &str = "trust::tests::certificates_in_a_blank_variable_are_those_of_none";

@@ -1,15 +1,14 @@
-//! Variables of the environment, and when one counts as set.
+//! Environment variables, and when they count as set.
 
 use std::ffi::{OsStr, OsString};
 
-/// A variable that says something: an empty one, or one of blanks, counts as unset, as compose files leave them
-/// (`X=${Y:-}`).
+/// A variable's value, if it is not blank: compose files set empty variables (`X=${Y:-}`), which count as unset.
 #[must_use]
 pub fn variable(name: impl AsRef<OsStr>) -> Option<OsString> {
     std::env::var_os(name.as_ref()).filter(|value| !is_blank(value))
 }
 
-/// Whether a variable's value says nothing.
+/// Whether a variable's value is empty or blank.
 #[must_use]
 pub fn is_blank(value: &OsStr) -> bool {
     value.to_str().is_some_and(|value| value.trim().is_empty())

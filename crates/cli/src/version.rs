@@ -1,15 +1,15 @@
-//! Which build this is: for reports of faults, and to tell two programs apart.
+//! The build's version, for fault reports and to tell two programs apart.
 
 use std::sync::LazyLock;
 
 /// The version of the package.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The commit that the program was built from, in 12 hexadecimal digits; none where the build could not tell, and in
-/// builds of cargo's dev profile.
+/// The commit that the program was built from, in 12 hexadecimal digits; `None` if the build did not know it, and in builds of
+/// cargo's dev profile.
 pub const COMMIT: Option<&str> = option_env!("PHI3V_BUILD_COMMIT");
 
-/// Features of this build that some builds do not have, by their names in `Cargo.toml`.
+/// Optional features of this build, by their names in `Cargo.toml`.
 pub const FEATURES: &[&str] = &[
     #[cfg(feature = "avif")]
     "avif",

@@ -262,8 +262,7 @@ impl Found {
     }
 
     /// Adds the pictures below `folder` whose relative paths match `parts`, ordered by name. Links to folders are followed if
-    /// a
-    /// part names or matches them, but not under `**`, where a link could lead back here.
+    /// a part names or matches them, but not under `**`, where a link could lead back here.
     fn matching(&mut self, folder: &Path, parts: &[Part]) {
         let is_deep = matches!(parts, [Part::AnyDepth, ..]);
         let [part, rest @ ..] = &parts[usize::from(is_deep)..] else { return };

@@ -12,9 +12,8 @@ use std::sync::mpsc;
 
 impl Inputs {
     /// Replaces each document by its pages, named `report.pdf#page=3`. A document that cannot be opened stays and gets an
-    /// error
-    /// row; the first few stay open in `open`. `tell` receives (documents counted, documents in all); counting takes a process
-    /// for each PDF. Addresses are fetched if their path ends like a document's, or if pages were chosen.
+    /// error row; the first few stay open in `open`. `tell` receives (documents counted, documents in all); counting takes a
+    /// process for each PDF. Addresses are fetched if their path ends like a document's, or if pages were chosen.
     #[must_use]
     pub fn with_pages(
         self,

@@ -1,9 +1,8 @@
 //! All rows as a table, ordered by name, page and question, as CSV or (if built in) Parquet.
 //!
 //! The columns are `custom_id`, `question` (if there are several), `answer`, `finish_reason`, `error`, and, if answers follow
-//! a
-//! schema, one per property of its object. An answer that is an array of objects, or a table, has one row per element;
-//! only the first has the answer itself. For tables read from pictures, the columns are those of all answers.
+//! a schema, one per property of its object. An answer that is an array of objects, or a table, has one row per element; only
+//! the first has the answer itself. For tables read from pictures, the columns are those of all answers.
 
 use super::error::BatchError;
 use super::journal::{Done, DoneRows, Journal, write_error};

@@ -265,8 +265,7 @@ impl Bench<'_> {
     }
 
     /// Runs the tokens `range` of the sequence in chunks, as the engine does, and returns the seconds taken. The sequence
-    /// begins
-    /// with the rows of `image`.
+    /// begins with the rows of `image`.
     fn forward(&mut self, range: Range<usize>, image: Option<&DeviceTensor>) -> Result<f64> {
         let factors = self.model.rope().factors_for(range.end);
         let image_rows = image.map_or(0, |image| self.model.backend().shape(image).0);

@@ -83,8 +83,7 @@ impl Work {
     }
 
     /// Seconds at the limits of a step that decodes one token after `depth` others in each of `rows` sequences: the time of
-    /// its
-    /// reads or of its products, whichever is longer.
+    /// its reads or of its products, whichever is longer.
     pub(super) fn decode_seconds(&self, rows: usize, depth: usize, limits: &Limits) -> f64 {
         let rows = rows as f64;
         let bytes = self.weight_bytes + rows * self.kv_bytes * depth as f64;

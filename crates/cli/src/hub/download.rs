@@ -31,8 +31,7 @@ pub(super) struct Download<'a> {
 
 impl Download<'_> {
     /// Ensures that a small file other than weights is in the cache and intact, and returns its path there. The free disk
-    /// space
-    /// is not checked for it.
+    /// space is not checked for it.
     pub(super) fn small_file(&mut self, name: &str) -> Result<PathBuf, HubError> {
         let file = self.client.head(self.commit, name)?;
         if file.size > SMALL_BYTES_MAX {
@@ -82,8 +81,7 @@ impl Download<'_> {
     }
 
     /// Ensures that the file is in the cache, and returns its path there. Waits for another process that is downloading the
-    /// same
-    /// file. An existing file with the identity `damaged` is replaced once its replacement is complete.
+    /// same file. An existing file with the identity `damaged` is replaced once its replacement is complete.
     pub(super) fn file(&mut self, file: &RemoteFile, damaged: Option<&str>) -> Result<PathBuf, HubError> {
         let blob = self.cache.blob(&file.etag);
         let (cache, commit) = (self.cache, self.commit);
@@ -291,8 +289,7 @@ impl Hasher {
     }
 
     /// Hashes the rest of a file, and returns its number of bytes, or the disk's error. Fails if nobody waits for the model
-    /// any
-    /// more.
+    /// any more.
     fn read(&mut self, file: &mut File, client: &Client) -> Result<io::Result<u64>, HubError> {
         let (mut chunk, mut total) = (vec![0; CHUNK_BYTES], 0);
         loop {

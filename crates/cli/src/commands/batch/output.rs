@@ -72,8 +72,7 @@ pub(super) struct Outputs<'a> {
 
 impl<'a> Outputs<'a> {
     /// Refuses existing files that do not belong to this job, before anything is begun, downloaded or computed. `resumed` is
-    /// the
-    /// job so far.
+    /// the job so far.
     ///
     /// # Errors
     /// A table or sidecar file that exists and must be kept, results or a table that cannot be written, or two files with the
