@@ -68,7 +68,7 @@ pub fn generate<B: Backend>(
     }
 }
 
-/// When [`encode_pictures`] stops.
+/// The moment at which [`encode_pictures`] stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
     /// All pictures have passed through the vision tower.
