@@ -74,7 +74,7 @@ fn a_tool_of_another_desktop_leaves_the_screen_to_the_next() {
     assert_eq!(tools.ask(&["--screen"]).answer(), tools.expected());
     let tools = Tools::new(Some("WAYLAND_DISPLAY"), &[("grim", "exit 1"), ("spectacle", "exit 0")]);
     let refused = tools.ask(&["--screen"]).refusal(3);
-    assert!(refused.starts_with("error: grim failed"), "{refused}");
+    assert!(refused.starts_with("error: grim gave no picture"), "{refused}");
 }
 
 #[test]
