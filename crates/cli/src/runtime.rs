@@ -334,7 +334,7 @@ impl Opened {
         ScoringModel { name: name.clone(), formats, params: *preprocessor }
     }
 
-    /// Tells what will be taken of the memory, as [`tell`] does; a plan that does not fit is for
+    /// Tells what will be taken of the memory, as [`tell()`] does; a plan that does not fit is for
     /// [`load`](Self::load) to refuse.
     pub fn tell_memory(&self, verbose: bool) {
         if let Ok(plan) = &self.plan {

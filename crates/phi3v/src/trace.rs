@@ -49,13 +49,13 @@ pub enum Values {
 /// |---|---|---|
 /// | `pixel_values.{i}` | f32 | [1 + tiles, 3, 336, 336] |
 /// | `image_sizes` | i64 | [images, 2]: height, width |
-/// | `input_ids` | i64 | [tokens]; rows of image `i` hold `-i` |
+/// | `input_ids` | i64 | `[tokens]`; rows of image `i` hold `-i` |
 /// | `vision_features.{i}` | f32 | [1 + tiles, 576, vision hidden] |
 /// | `image_embeds.{i}` | f32 | [num_img_tokens, hidden] |
 /// | `hidden_states.{l}` | f32 | [tokens, hidden]; 0 is the embeddings, `l` the output of layer `l - 1`, the last one's too: before the final norm |
 /// | `final_norm` | f32 | [tokens, hidden]; the last layer's output after the final norm, recorded with the hidden states |
-/// | `logits` | f32 | [vocab], after the prompt |
-/// | `generated_ids` | i64 | [n]; without the stop token that ended them |
+/// | `logits` | f32 | `[vocab]`, after the prompt |
+/// | `generated_ids` | i64 | `[n]`; without the stop token that ended them |
 pub type Trace = Vec<Entry>;
 
 /// Runs `options.prompt` and records its stages.

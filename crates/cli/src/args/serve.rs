@@ -1,4 +1,5 @@
 //! The flags of `phi3v serve`.
+#![allow(rustdoc::bare_urls, reason = "help names addresses as people type them")]
 
 use super::{ContextArgs, ModelArgs};
 use crate::origin::Origin;

@@ -2,7 +2,7 @@
 //! its own.
 //!
 //! - A request holds a place for each of its answers, from before it is prepared until the engine has dropped it. So a
-//!   full queue is known at once, whatever step the engine is in; see [`Places`].
+//!   full queue is known at once, whatever step the engine is in; see `Places`.
 //! - A client that has disconnected has dropped its receiver. The thread notices this between steps, and within a step
 //!   between the layers of vision and prefill, and cancels the request. It also cancels a request whose deadline has
 //!   passed, even if the client leaves an answer unread and asks for no update.

@@ -46,7 +46,7 @@ pub(super) struct Images {
 }
 
 /// Reads and cuts the images of a conversation, and converts its text to ids. `budget` has been charged for the body.
-/// `ahead` is as in [`Images`].
+/// `ahead` is as in `Images`.
 ///
 /// # Errors
 /// An image that cannot be used, or more input than the budget has left.

@@ -2,11 +2,11 @@
 //!
 //! The modules:
 //!
-//! * [`arch`] contains the kernels, one folder per instruction set. [`arch::scalar`] defines their results.
-//! * [`table`] defines the signatures of the kernels.
-//! * [`ops`] splits each operation into tasks for the thread pool, the same way for every level, and calls the
+//! * `arch` contains the kernels, one folder per instruction set. `arch::scalar` defines their results.
+//! * `table` defines the signatures of the kernels.
+//! * `ops` splits each operation into tasks for the thread pool, the same way for every level, and calls the
 //!   kernels.
-//! * [`dispatch`] selects the kernels once, from the [`level`] and the [`features`] of the processor.
+//! * `dispatch` selects the kernels once, from the `level` and the `features` of the processor.
 //!
 //! `arch` and `ops` do not depend on each other (`tests/module_edges.rs`).
 //!

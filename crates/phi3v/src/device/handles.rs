@@ -29,7 +29,7 @@ macro_rules! handle {
         pub enum $name {
             $(
                 $(#[$cfg])*
-                #[doc = concat!("Of a [`", stringify!($variant), "`](", stringify!($backend), ").")]
+                #[doc = concat!("Of a `", stringify!($variant), "`.")]
                 $variant(<$backend as Backend>::$assoc),
             )+
         }

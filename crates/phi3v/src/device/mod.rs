@@ -1,6 +1,6 @@
 //! The device that runs the model, chosen at run time: one type for all devices that this build supports.
 //!
-//! [`Device`] is a [`Backend`] that forwards each operation to the device that it holds. Code above the model uses
+//! [`Device`] is a `Backend` that forwards each operation to the device that it holds. Code above the model uses
 //! `Device` and names no particular device; the model and the engine stay generic. To add a device, add a line to
 //! `devices!` and a [`DeviceChoice`] that selects it.
 
@@ -42,7 +42,7 @@ macro_rules! device {
         pub enum $name {
             $(
                 $(#[$cfg])*
-                #[doc = concat!("A [`", stringify!($variant), "`](", stringify!($backend), ").")]
+                #[doc = concat!("A `", stringify!($variant), "`.")]
                 $variant($backend),
             )+
         }
