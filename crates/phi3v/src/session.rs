@@ -378,7 +378,7 @@ impl Session {
 
     /// Answers the requests that come from `source`, many at a time, and yields each answer as soon as it ends; see
     /// [`Batch`]. As many run together as suit the device, as far as the memory available when the model was loaded holds
-    /// their keys and values.
+    /// their keys and values. On a card, which takes its whole cache at once, as many as one context holds.
     pub fn batch<K, E: From<crate::Error>>(
         &mut self,
         source: Coming<Vec<Asked<K, E>>>,

@@ -73,7 +73,8 @@ class Chat:
             return stream.wait()
         finally:
             # where it was interrupted nobody can read it to its end
-            if self._last is not None and self._last() is stream:
+            last = self._last
+            if last is not None and last() is stream:
                 self._last = None
 
     def stream(
@@ -101,16 +102,20 @@ class Chat:
 
             return self._model._ask(said, pictures, parts, want)._replace(on_end=remember)
 
-        with self._asking:
-            self._check_ended()
-            stream = Stream(begin, want, start=False)
-            self._last = weakref.ref(stream)
+        stream = Stream(begin, want, start=False)
+        while True:
+            before = self._last
+            # which may wait for another thread, and so not under the lock
+            self._check_ended(None if before is None else before())
+            with self._asking:
+                if self._last is before:
+                    self._last = weakref.ref(stream)
+                    break
         # another thread's question is refused from here on, also while pictures are read
         stream._start_outside_loop()
         return stream
 
-    def _check_ended(self) -> None:
-        last = None if self._last is None else self._last()
+    def _check_ended(self, last: Stream | None) -> None:
         if last is None:
             return
         if last._ended:
