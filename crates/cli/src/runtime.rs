@@ -394,10 +394,11 @@ impl Opened {
     /// # Errors
     /// As for [`load`](Self::load).
     pub fn load_for_program(self, model: &ModelArgs) -> Result<Runtime, CliError> {
-        let running_max = self.device.card().is_none().then(|| self.device.sizes().few_rows_max);
-        self.load_with(model, |plan, options| {
-            let cache_tokens = running_max.map_or(0, |running_max| plan.cache_tokens_of(running_max));
-            EngineOptions { cache_tokens, cache_grows_to_keep: false, ..options }
+        let cache_tokens = self.plan.as_ref().map_or(0, |plan| plan.cache_tokens_on(&self.device));
+        self.load_with(model, |_, options| EngineOptions {
+            cache_tokens,
+            cache_grows_to_keep: false,
+            ..options
         })
     }
 

@@ -343,6 +343,14 @@ impl MemoryPlan {
         self.cache_tokens(answers.saturating_mul(self.context_tokens.min(ANSWER_TOKENS)))
     }
 
+    /// Like [`cache_tokens_of`](Self::cache_tokens_of), for a program that asks one question or many at a time, and does other things
+    /// too: as many answers as run together on `device`. On a card, which takes the memory of the whole cache at once, it is 0, which
+    /// [`EngineOptions`](crate::engine::EngineOptions) takes for one context.
+    #[must_use]
+    pub fn cache_tokens_on(&self, device: &Device) -> usize {
+        if device.card().is_some() { 0 } else { self.cache_tokens_of(device.sizes().few_rows_max) }
+    }
+
     /// Whether the plan fits with an eighth to spare, for other programs and for what the plan does not count.
     fn leaves_spare(&self) -> bool {
         self.available_bytes.is_none_or(|available| self.total_bytes() <= available - available / 8)

@@ -13,7 +13,6 @@ use crate::memory::{MemoryPlan, MemoryRequest};
 use crate::model::{ModelOptions, Phi3V};
 use crate::tokenizer::Tokenizer;
 use crate::{Result, demo};
-use phi3v_kernels::Backend as _;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -139,11 +138,9 @@ impl Session {
         };
         let (device, plan) = MemoryPlan::on_fitting(device, &options.device, config, &request, &mut |_| {});
         let plan = plan?;
-        // a card takes the memory of the whole cache at once
-        let takes_as_needed = device.card().is_none();
         let engine_options = EngineOptions {
             context_tokens: plan.context_tokens,
-            cache_tokens: if takes_as_needed { plan.cache_tokens_of(device.sizes().few_rows_max) } else { 0 },
+            cache_tokens: plan.cache_tokens_on(&device),
             cache_grows_to_keep: false,
             ..engine_options
         };

@@ -64,10 +64,10 @@ pub(super) fn run(args: &EvalArgs) -> Result<(), CliError> {
     }
     let questions = questions(args, &checkpoint)?;
     // a reference without room is not worth minutes of quantizing, and the candidates are made before its answers, which take long
-    plan(args, &checkpoint, args.reference.options(), &questions, questions.samples.len())?;
+    let device = plan(args, &checkpoint, args.reference.options(), &questions, questions.samples.len())?;
     let open = |quant: &QuantChoice| Candidate::open(&source, *quant);
     let candidates = args.quant.iter().map(open).collect::<Result<Vec<_>, CliError>>()?;
-    let answers = answers(args, &checkpoint, &questions)?;
+    let answers = answers(args, &checkpoint, device, &questions)?;
     let mut report = Report {
         model: checkpoint.name.clone(),
         reference: args.reference.name(),
@@ -173,15 +173,8 @@ fn plan(
     Ok(device)
 }
 
-/// Loads a form of the model, planned as [`plan`] does.
-fn load(
-    args: &EvalArgs,
-    checkpoint: &Checkpoint,
-    options: ModelOptions,
-    questions: &Questions,
-    answers: usize,
-) -> Result<Phi3V<Device>, CliError> {
-    let device = plan(args, checkpoint, options, questions, answers)?;
+/// Loads a form of the model to the device that [`plan`] returned for it.
+fn load(checkpoint: &Checkpoint, device: Device, options: ModelOptions) -> Result<Phi3V<Device>, CliError> {
     Ok(Phi3V::load(device, &checkpoint.config, &checkpoint.weights, options, &mut |_| {})?)
 }
 
@@ -191,8 +184,13 @@ fn f32_bytes(shape: [usize; 3]) -> u64 {
 }
 
 /// The reference's answers.
-fn answers(args: &EvalArgs, checkpoint: &Checkpoint, questions: &Questions) -> Result<Vec<Answer>, CliError> {
-    let model = load(args, checkpoint, args.reference.options(), questions, questions.samples.len())?;
+fn answers(
+    args: &EvalArgs,
+    checkpoint: &Checkpoint,
+    device: Device,
+    questions: &Questions,
+) -> Result<Vec<Answer>, CliError> {
+    let model = load(checkpoint, device, args.reference.options())?;
     let mut subject = Subject::new(&model, questions.prompt_max + args.max_new_tokens)?;
     let stop_ids = checkpoint.stop_ids();
     let mut answers = Vec::new();
@@ -213,7 +211,8 @@ fn compare(
 ) -> Result<Comparison, CliError> {
     let options = ModelOptions { kv_format: kv.format(), ..ModelOptions::BF16 };
     // the memory for the reference's answers is already taken
-    let model = load(args, &candidate.checkpoint, options, questions, 1)?;
+    let device = plan(args, &candidate.checkpoint, options, questions, 1)?;
+    let model = load(&candidate.checkpoint, device, options)?;
     // no overflow: the plan has compared the sum with the model's own limit
     let mut subject = Subject::new(&model, questions.prompt_max + args.max_new_tokens)?;
     let mut comparison = Comparison::default();

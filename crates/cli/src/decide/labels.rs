@@ -4,7 +4,7 @@ use super::{Asked, InputError};
 use crate::batch::inputs::{self, Inputs};
 use crate::bounded;
 use crate::paths::{folder_of, system_words};
-use crate::sources::{as_data_url, http_url};
+use crate::sources::as_url;
 use phi3v::decide::CHOICES_MAX;
 use phi3v::error;
 use serde::Deserialize;
@@ -151,7 +151,7 @@ pub fn parse(text: &str, folder: &Path) -> Result<Labels, String> {
             }
         };
         let image = OsStr::new(&line.image);
-        let is_address = http_url(image).or_else(|| as_data_url(image)).is_some();
+        let is_address = as_url(image).is_some();
         let image = if is_address { line.image.into() } else { folder.join(&line.image).into_os_string() };
         let index = *pictures.entry(image.clone()).or_insert_with(|| {
             labels.pictures.push(LabelledPicture { image, labels: Vec::new() });

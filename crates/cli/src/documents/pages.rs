@@ -168,10 +168,12 @@ pub fn is_for_drawer(bytes: &[u8]) -> bool {
 
 /// The format of a picture that another process decodes, in this build.
 fn format_of_drawer(bytes: &[u8]) -> Option<&'static str> {
-    match () {
-        () if cfg!(feature = "avif") && image::is_avif(bytes) => Some("AVIF"),
-        () if cfg!(feature = "heic") && image::is_heic(bytes) => Some("HEIC"),
-        () => None,
+    if cfg!(feature = "avif") && image::is_avif(bytes) {
+        Some("AVIF")
+    } else if cfg!(feature = "heic") && image::is_heic(bytes) {
+        Some("HEIC")
+    } else {
+        None
     }
 }
 

@@ -26,9 +26,9 @@ pub use held::Held;
 pub use hosts::{AllowedHost, Fetcher};
 pub use image::{ImageReport, NamedImage, file_and_page, page_name, times_of};
 pub use named::{
-    DATA_URL, ImageOptions, PAGES_UNASKED_MAX, as_data_url, caught, check_addresses, check_names, http_url,
-    pages_of, read_ahead, read_data_url, read_grabbed, read_image, read_images, read_named, read_page,
-    read_pages, useless_flags,
+    DATA_URL, ImageOptions, PAGES_UNASKED_MAX, as_data_url, as_url, caught, check_addresses, check_names,
+    http_url, pages_of, read_ahead, read_data_url, read_grabbed, read_image, read_images, read_named,
+    read_page, read_pages, useless_flags,
 };
 pub use thumbnail::thumbnail;
 pub use turns::{Turn, Turns};

@@ -399,6 +399,12 @@ pub fn as_data_url(name: &OsStr) -> Option<&str> {
     (is_kind && !kind.contains(char::is_whitespace)).then_some(text)
 }
 
+/// Returns `name` if it is an address or a data URL, and not the name of a file.
+#[must_use]
+pub fn as_url(name: &OsStr) -> Option<&str> {
+    http_url(name).or_else(|| as_data_url(name))
+}
+
 /// Refuses addresses of any kind.
 fn refuse_url(name: &OsStr) -> Result<(), NamedImageError> {
     let url = display_name(name);

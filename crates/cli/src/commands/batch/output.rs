@@ -14,12 +14,11 @@ use crate::batch::worker::Sink;
 use crate::bounded;
 use crate::error::CliError;
 use crate::paths::folder_of;
-use crate::sources::{as_data_url, http_url};
+use crate::sources::as_url;
 use crate::{note, tell};
 use phi3v::error::count;
 use phi3v::files::{Existing, NewFile, open_in_place};
 use std::collections::HashMap;
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -352,8 +351,7 @@ fn beside(args: &BatchArgs, found: &Inputs, questions: &[Question]) -> Vec<Besid
     let (Some(form), Inputs::Pictures { items, .. }, [_]) = (args.sidecar, found, questions) else {
         return Vec::new();
     };
-    let is_file = |source: &OsStr| http_url(source).or_else(|| as_data_url(source)).is_none();
-    let here = || items.iter().filter(|item| is_file(&item.source));
+    let here = || items.iter().filter(|item| as_url(&item.source).is_none());
     let paths: Vec<PathBuf> = here().map(place_of).collect();
     let places = here().zip(sidecar::places(&paths, form.form()));
     places.map(|(item, path)| Beside { input_id: item.id.clone(), path }).collect()
